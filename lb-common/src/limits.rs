@@ -1,0 +1,72 @@
+//! Limits, capacities and the names of the maps, in one place.
+
+/// Version of every layout and algorithm that pinned maps depend on. A daemon refuses maps that carry another one.
+pub const ABI_VERSION: u32 = 1;
+
+/// Connections of one family that the table holds by default.
+pub const DEFAULT_CONNECTIONS: u32 = 1_000_000;
+/// Largest configurable number of connections of one family.
+pub const MAX_CONNECTIONS: u32 = 64_000_000;
+/// Virtual services by default.
+pub const DEFAULT_SERVICES: u32 = 16_384;
+/// Real server entries (a server in two services counts twice) by default, removed ones that connections still use included.
+pub const DEFAULT_SERVERS: u32 = 32_768;
+/// Slots for picks by default, shared by all services; each slot is 4 bytes.
+pub const DEFAULT_PICKS: u32 = 1 << 20;
+/// Interfaces that packets may leave by.
+pub const MAX_PORTS: u32 = 64;
+/// Bits in the service filter.
+pub const FILTER_BITS: u32 = 1 << 18;
+
+/// Real servers that a new connection tries, in ring order, before it is refused for want of a usable one.
+pub const MAX_PICK_TRIES: u32 = 64;
+/// Buckets that one key may be stored in.
+pub const CHOICES: u32 = 4;
+/// Index entries in a bucket.
+pub const BUCKET_ENTRIES: usize = 7;
+/// Attempts at a bucket's lock before the packet is given up.
+pub const LOCK_TRIES: u32 = 256;
+/// Records looked at for a free or an evictable one before a new connection is refused.
+pub const ALLOC_TRIES: u32 = 256;
+/// Records looked at for a free one before an embryonic connection is evicted instead.
+pub const ALLOC_PATIENCE: u32 = 16;
+/// ICMP errors that one CPU may send in a second.
+pub const ICMP_PER_SECOND: u32 = 1_000;
+
+/// Names of the maps: the pins carry them too.
+pub mod map {
+    /// [`crate::config::Config`], one element.
+    pub const CONFIG: &str = "LVX_CONFIG";
+    /// [`crate::table::Bucket`], IPv4.
+    pub const INDEX4: &str = "LVX_INDEX4";
+    /// [`crate::table::Bucket`], IPv6.
+    pub const INDEX6: &str = "LVX_INDEX6";
+    /// [`crate::conn::Conn4`].
+    pub const CONNS4: &str = "LVX_CONNS4";
+    /// [`crate::conn::Conn6`].
+    pub const CONNS6: &str = "LVX_CONNS6";
+    /// [`crate::table::Hands`], one element.
+    pub const HANDS: &str = "LVX_HANDS";
+    /// Hash from [`crate::service::ServiceKey`] to the index in [`SERVICES`].
+    pub const SERVICE_KEYS: &str = "LVX_SERVICE_KEYS";
+    /// [`crate::service::Service`].
+    pub const SERVICES: &str = "LVX_SERVICES";
+    /// The words of the service filter.
+    pub const FILTER: &str = "LVX_FILTER";
+    /// `u32` index in [`DESTS`] per pick.
+    pub const PICKS: &str = "LVX_PICKS";
+    /// [`crate::dest::Dest`].
+    pub const DESTS: &str = "LVX_DESTS";
+    /// [`crate::dest::DestConns`].
+    pub const DEST_CONNS: &str = "LVX_DEST_CONNS";
+    /// [`crate::stats::DestStats`], element `cpu * servers + dest`.
+    pub const DEST_STATS: &str = "LVX_DEST_STATS";
+    /// [`crate::stats::Cpu`], one element a possible CPU.
+    pub const CPUS: &str = "LVX_CPUS";
+    /// [`crate::dest::Port`].
+    pub const PORTS: &str = "LVX_PORTS";
+    /// Hash from `u32` ifindex to the `u32` index in [`PORTS`].
+    pub const PORT_OF: &str = "LVX_PORT_OF";
+    /// Device map, element per port.
+    pub const TX: &str = "LVX_TX";
+}

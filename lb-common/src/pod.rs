@@ -1,0 +1,25 @@
+//! `aya::Pod` for everything that goes through a map.
+
+use crate::{config, conn, dest, service, stats, table};
+
+macro_rules! pod {
+    ($($t:ty),* $(,)?) => {$(
+        // SAFETY: `repr(C)`, `Copy`, without implicit padding, valid for every bit pattern.
+        unsafe impl aya::Pod for $t {}
+    )*};
+}
+
+pod!(
+    config::Config,
+    conn::Conn4,
+    conn::Conn6,
+    dest::Dest,
+    dest::DestConns,
+    dest::Port,
+    service::Service,
+    service::ServiceKey,
+    stats::Cpu,
+    stats::DestStats,
+    table::Bucket,
+    table::Hands,
+);

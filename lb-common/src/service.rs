@@ -1,0 +1,86 @@
+//! A virtual service as the packet path sees it: its key, and its picks.
+//!
+//! *Picks* are real servers for the next new connections, in order, written by the daemon into a region of the picks map.
+//! A service has two such regions; the cursor names the one in use in its highest bit and counts positions in its low half, so
+//! that the daemon replaces a plan with one compare-and-swap on the cursor and knows exactly how many picks of the old
+//! one were taken.
+
+/// Key of the services hash. Port in network byte order; an IPv4 address in the first four bytes of `addr`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ServiceKey {
+    /// VIP, in the wide form of [`crate::family::Family::wide`].
+    pub addr: [u64; 2],
+    /// Port as it stands in the packet; 0 is every port (persistent services).
+    pub port: u16,
+    /// Protocol number.
+    pub proto: u8,
+    /// [`crate::family::FAMILY_V4`] or [`crate::family::FAMILY_V6`].
+    pub family: u8,
+    /// Zero.
+    pub zero: u32,
+}
+
+const _: () = assert!(size_of::<ServiceKey>() == 24);
+
+/// [`Service::cursor`]: which plan is in use.
+pub const CURSOR_PLAN: u64 = 1 << 63;
+/// [`Service::cursor`]: adding one to this part marks a new plan, so that a stale compare-and-swap fails.
+pub const CURSOR_EPOCH: u64 = 1 << 32;
+
+/// [`Service::flags`]: connections are not kept, every datagram is scheduled (`--ops`).
+pub const ONE_PACKET: u32 = 1 << 0;
+/// [`Service::flags`]: persistent.
+pub const PERSISTENT: u32 = 1 << 1;
+/// [`Service::flags`]: picks are a table indexed by a hash of the client's address.
+pub const HASHED: u32 = 1 << 2;
+/// [`Service::flags`], with [`HASHED`]: the client's port takes part.
+pub const HASH_PORT: u32 = 1 << 3;
+
+/// A region of the picks map.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// First element.
+    pub base: u32,
+    /// Elements; 0 means that there is no server to pick.
+    pub len: u32,
+}
+
+/// Element of the services map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Service {
+    /// [`CURSOR_PLAN`], an epoch, and in the low 32 bits the number of picks taken from the plan in use.
+    pub cursor: u64,
+    /// The two plans.
+    pub plans: [Plan; 2],
+    /// Bits above.
+    pub flags: u32,
+    /// Persistence timeout, in ticks.
+    pub persist_ticks: u32,
+    /// Persistence netmask, in the wide form.
+    pub persist_mask: [u64; 2],
+    /// Position in the plan at which the daemon wants to be told.
+    pub low_water: u32,
+    /// Set while such a message is on its way.
+    pub signalled: u32,
+}
+
+const _: () = assert!(size_of::<Service>() == 56);
+
+impl Service {
+    /// The plan that a cursor names.
+    #[inline(always)]
+    #[must_use]
+    pub const fn plan_of(cursor: u64) -> usize {
+        (cursor >> 63) as usize
+    }
+
+    /// Picks taken from the plan in use.
+    #[inline(always)]
+    #[must_use]
+    pub const fn taken(cursor: u64) -> u32 {
+        cursor as u32
+    }
+}

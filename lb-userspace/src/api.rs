@@ -1,0 +1,182 @@
+//! What goes over the control socket: HTTP/1.1 with JSON bodies, under `/v1/`.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/services` | | [`Services`] |
+//! | `GET /v1/timeouts` | | [`crate::model::Timeouts`] |
+//! | `GET /v1/connections` | | one [`Connection`] a line |
+//! | `POST /v1/edits` | [`Edits`] | `204`, or an [`ErrorBody`] and nothing changed |
+//! | `POST /v1/zero` | [`Zero`] | `204` |
+//!
+//! Errors have status 400 (malformed), 404 (absent), 409 (exists), 422 (refused) or 500, and an [`ErrorBody`].
+
+use crate::model::{Edit, EditError, ServerSpec, ServiceId, ServiceSpec};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lvx/lvxd.sock";
+/// Overrides [`DEFAULT_SOCKET`] in both programs.
+pub const SOCKET_VARIABLE: &str = "LVX_SOCKET";
+
+/// Counters since the last `-Z`. Bytes are those of IP packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Connections made.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients (NAT only).
+    pub out_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Bytes to clients.
+    pub out_bytes: u64,
+}
+
+/// A service as it runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// How it is configured.
+    #[serde(flatten)]
+    pub spec: ServiceSpec,
+    /// Counters.
+    pub stats: Stats,
+    /// Per second, by the kernel's two-second estimator.
+    pub rates: Stats,
+    /// Servers, newest first.
+    pub servers: Vec<ServerView>,
+}
+
+/// A real server as it runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ServerView {
+    /// How it is configured.
+    #[serde(flatten)]
+    pub spec: ServerSpec,
+    /// Active connections.
+    pub active: u64,
+    /// Inactive connections.
+    pub inactive: u64,
+    /// Persistence templates.
+    pub persistent: u64,
+    /// Whether its next hop is known.
+    pub resolved: bool,
+    /// Counters.
+    pub stats: Stats,
+    /// Per second.
+    pub rates: Stats,
+}
+
+/// `GET /v1/services`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Services {
+    /// Connections that the table of one family holds.
+    pub table_size: u32,
+    /// In the order of their making.
+    pub services: Vec<ServiceView>,
+}
+
+/// `POST /v1/edits`: all or none.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edits {
+    /// In order.
+    pub edits: Vec<Edit>,
+}
+
+/// `POST /v1/zero`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zero {
+    /// One service and its servers; all if absent.
+    #[serde(default)]
+    pub service: Option<ServiceId>,
+}
+
+/// A connection or template.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Connection {
+    /// `TCP` or `UDP`.
+    pub protocol: crate::model::Protocol,
+    /// Milliseconds until it expires.
+    pub expires_ms: u64,
+    /// As ipvsadm names it.
+    pub state: String,
+    /// Client; port 0 for a template.
+    pub client: SocketAddr,
+    /// Virtual service.
+    #[serde(rename = "virtual")]
+    pub service: SocketAddr,
+    /// Real server.
+    pub server: SocketAddr,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Interfaces.
+    pub interfaces: Vec<InterfaceView>,
+    /// Connection tables.
+    pub tables: Vec<TableView>,
+    /// Packets by verdict, in the order of [`lb_common::verdict::NAMES`].
+    pub verdicts: Vec<VerdictView>,
+}
+
+/// An interface that the program is on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InterfaceView {
+    /// Name.
+    pub name: String,
+    /// Index; 0 while it is away.
+    pub index: u32,
+    /// `native` or `generic`; `absent` while it is away.
+    pub mode: String,
+}
+
+/// A connection table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableView {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Connections that it holds at most.
+    pub size: u32,
+    /// Connections in it.
+    pub used: u64,
+}
+
+/// A verdict's count.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VerdictView {
+    /// Name.
+    pub name: String,
+    /// What it means.
+    pub meaning: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// Body of every error.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What was wrong.
+    pub error: ApiError,
+}
+
+/// An error over the API.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ApiError {
+    /// An edit that was refused.
+    Edit(EditError),
+    /// Anything else.
+    Other {
+        /// What was wrong.
+        message: String,
+    },
+}

@@ -1,0 +1,1 @@
+//! `lvxadm`: the command line of ipvsadm.

@@ -1,0 +1,1 @@
+//! `lvxd`: configuration, attachment, the control socket, life and death.

@@ -1,0 +1,1 @@
+//! The engine: the maps, and what the daemon does with them.

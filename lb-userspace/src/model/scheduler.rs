@@ -1,0 +1,58 @@
+//! Names of schedulers and their flags.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! schedulers {
+    ($($variant:ident $name:literal,)*) => {
+        /// A scheduler's name.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum SchedulerKind {
+            $(#[doc = concat!("`", $name, "`")] $variant,)*
+        }
+
+        impl SchedulerKind {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// As in `-s`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+schedulers! {
+    Rr "rr",
+}
+
+impl fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SchedulerKind {
+    type Err = ();
+
+    fn from_str(s: &str) -> Result<Self, ()> {
+        Self::ALL.iter().copied().find(|k| k.name() == s).ok_or(())
+    }
+}
+
+/// Scheduler flags, `-b`: three bits, whose names depend on the scheduler.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SchedFlags(pub u8);
+
+impl SchedFlags {
+    /// No flag.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+}

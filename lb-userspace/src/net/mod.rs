@@ -1,0 +1,5 @@
+//! Links, routes and neighbours of the director, over netlink.
+
+mod reach;
+
+pub use reach::{NextHop, Reach};
