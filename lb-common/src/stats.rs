@@ -45,13 +45,6 @@ const _: () = assert!(VERDICTS <= 64);
 
 impl Default for Cpu {
     fn default() -> Self {
-        Self {
-            verdicts: [0; 64],
-            icmp_left: 0,
-            icmp_second: 0,
-            reclaimed_expired: 0,
-            evicted_embryonic: 0,
-            reserved: [0; 4],
-        }
+        Self { verdicts: [0; 64], icmp_left: 0, icmp_second: 0, reclaimed_expired: 0, evicted_embryonic: 0, reserved: [0; 4] }
     }
 }

@@ -509,7 +509,13 @@ fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> Option<
 /// `replace` is a live record of the same flow that the caller takes for dead (its server is gone, a SYN restarts it); an
 /// expired one is replaced in any case.
 #[inline(always)]
-pub fn create<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick, new: &New<F>, replace: Option<u64>) -> (Created, Reclaimed) {
+pub fn create<F: Family, M: Memory<F>>(
+    m: &M,
+    shape: &Shape,
+    now: Tick,
+    new: &New<F>,
+    replace: Option<u64>,
+) -> (Created, Reclaimed) {
     let hash = hash_of(shape, &new.tuple);
     let Some(home) = m.bucket(hash as u32 & shape.mask) else { return (Created::Full, Reclaimed::Nothing) };
     // SAFETY: `home` is a bucket.

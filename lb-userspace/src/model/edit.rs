@@ -1,6 +1,8 @@
 //! Edits of the desired state, and why one can be refused.
 
-use super::{Desired, Forwarding, MAX_TIMEOUT_S, MAX_WEIGHT, ServerId, ServerSpec, ServiceId, ServiceSpec, ServiceState, Timeouts};
+use super::{
+    Desired, Forwarding, MAX_TIMEOUT_S, MAX_WEIGHT, ServerId, ServerSpec, ServiceId, ServiceSpec, ServiceState, Timeouts,
+};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -244,12 +246,18 @@ fn check_server(service: &ServiceId, s: &ServerSpec) -> Result<ServerSpec, EditE
         ));
     }
     if s.weight > MAX_WEIGHT {
-        return Err(EditError::new(K::OutOfRange, format!("server {id} of {service}: weight {} is above {MAX_WEIGHT}", s.weight)));
+        return Err(EditError::new(
+            K::OutOfRange,
+            format!("server {id} of {service}: weight {} is above {MAX_WEIGHT}", s.weight),
+        ));
     }
     if s.lower_threshold > s.upper_threshold {
         return Err(EditError::new(
             K::OutOfRange,
-            format!("server {id} of {service}: lower threshold {} is above the upper one, {}", s.lower_threshold, s.upper_threshold),
+            format!(
+                "server {id} of {service}: lower threshold {} is above the upper one, {}",
+                s.lower_threshold, s.upper_threshold
+            ),
         ));
     }
     Ok(s)
