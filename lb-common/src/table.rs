@@ -109,7 +109,16 @@ pub unsafe trait Memory<F: Family> {
         }
     }
 
-    /// [`insert_entry`]: the packet path overrides this and the next two to keep them out of line, each verified by itself.
+    /// [`seek`].
+    #[inline(always)]
+    fn seek(&self, shape: &Shape, hash: u64, t: &Tuple<F>) -> u64
+    where
+        Self: Sized,
+    {
+        seek::<F, Self>(self, shape, hash, t)
+    }
+
+    /// [`insert_entry`]: the packet path overrides this and the others here to keep them out of line, each verified by itself.
     #[inline(always)]
     fn insert(&self, shape: &Shape, hash: u64, low: u64) -> bool
     where
@@ -309,6 +318,33 @@ pub fn find<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, t: &Tuple<
         }
         at = onward(hash, at, shape.mask);
         choice += 1;
+    }
+    None
+}
+
+/// [`find`] as one scalar: the record's number, with [`ENTRY_REVERSE`]; or [`NO_RECORD`].
+#[inline(always)]
+pub fn seek<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, t: &Tuple<F>) -> u64 {
+    match find(m, shape, hash, t) {
+        Some(f) => f.index as u64 | if f.reverse { ENTRY_REVERSE } else { 0 },
+        None => NO_RECORD,
+    }
+}
+
+/// [`find`] where speed does not matter.
+#[inline(always)]
+fn find_cold<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, t: &Tuple<F>) -> Option<Found<F>> {
+    let sought = m.seek(shape, hash, t);
+    if sought == NO_RECORD {
+        return None;
+    }
+    let (index, reverse) = ((sought & NUMBER) as u32, sought & ENTRY_REVERSE != 0);
+    let c = m.conn(index)?;
+    // SAFETY: a record. It may be another's by now: its key is compared again after its control word is read.
+    let ctl = M::load(unsafe { &raw const (*c).ctl });
+    // SAFETY: as above.
+    if conn::phase(ctl) == LIVE && unsafe { matches(c, t, reverse) } {
+        return Some(Found { index, reverse, ctl, conn: c });
     }
     None
 }
@@ -581,16 +617,14 @@ pub fn create<F: Family, M: Memory<F>>(
     let Some(home) = m.bucket(hash as u32 & shape.mask) else { return (Created::Full, Reclaimed::Nothing) };
     // SAFETY: `home` is a bucket.
     let head = unsafe { &raw mut (*home).head };
-    let mut tries = 0;
-    loop {
+    let mut locked = false;
+    m.repeat(LOCK_TRIES, &mut |_| {
         let h = M::load(head);
-        if h & LOCKED == 0 && M::swap_if(head, h, h | LOCKED) == h {
-            break;
-        }
-        tries += 1;
-        if tries >= LOCK_TRIES {
-            return (Created::Busy, Reclaimed::Nothing);
-        }
+        locked = h & LOCKED == 0 && M::swap_if(head, h, h | LOCKED) == h;
+        !locked
+    });
+    if !locked {
+        return (Created::Busy, Reclaimed::Nothing);
     }
     let result = create_locked(m, shape, hash, now, new, replace);
     M::add(head, LOCKED.wrapping_neg());
@@ -608,7 +642,7 @@ fn create_locked<F: Family, M: Memory<F>>(
 ) -> (Created, Reclaimed) {
     let mut kind = Reclaimed::Nothing;
     let mut own: Option<(u32, *mut Conn<F>, u64)> = None;
-    if let Some(old) = find(m, shape, hash, &new.tuple) {
+    if let Some(old) = find_cold(m, shape, hash, &new.tuple) {
         // SAFETY: a record.
         let expired = reached(now, unsafe { (&raw const (*old.conn).expires).read_volatile() });
         let dead = expired || replace.is_some_and(|ctl| conn::same_owner(ctl, old.ctl));
@@ -659,7 +693,7 @@ fn create_locked<F: Family, M: Memory<F>>(
         // SAFETY: claimed.
         let (_, back) = unsafe { tuples(c) };
         let back_hash = hash_of(shape, &back);
-        let clash = match find(m, shape, back_hash, &back) {
+        let clash = match find_cold(m, shape, back_hash, &back) {
             // SAFETY: a record.
             Some(other) => !reached(now, unsafe { (&raw const (*other.conn).expires).read_volatile() }),
             None => false,

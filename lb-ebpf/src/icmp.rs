@@ -6,6 +6,7 @@
 use crate::balance::Outcome;
 use crate::count;
 use crate::ip::{Ip, Packet};
+use crate::memory::Maps;
 use crate::raw::{ETH, get, move_head, put};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_tail};
@@ -136,30 +137,34 @@ pub fn build<F: Ip>(ctx: &XdpContext, len: u32, message: u64) -> u32 {
     1
 }
 
-/// One's complement sum from `at` to the end of the packet.
+/// One's complement sum from `from` to the end of the packet.
 #[inline(always)]
 fn sum_to_end(from: usize, end: usize) -> u64 {
+    const WORDS: u32 = (QUOTE6 + ICMP_HEADER as u32) / 4 + 1;
     let mut sum = 0u64;
-    let mut at = from;
-    let mut i = 0;
-    while i < (QUOTE6 as usize + ICMP_HEADER) / 4 {
-        if at + 4 > end {
-            break;
+    Maps::turns(WORDS, &mut |i| {
+        if i >= WORDS {
+            return false;
         }
-        // SAFETY: compared above.
-        sum += unsafe { get::<u32>(at) } as u64;
-        at += 4;
-        i += 1;
-    }
-    if at + 2 <= end {
-        // SAFETY: compared above.
-        sum += unsafe { get::<u16>(at) } as u64;
-        at += 2;
-    }
-    if at + 1 <= end {
-        // SAFETY: compared above.
-        sum += u16::from_ne_bytes([unsafe { get::<u8>(at) }, 0]) as u64;
-    }
+        let at = from + i as usize * 4;
+        if at + 4 <= end {
+            // SAFETY: compared above.
+            sum += unsafe { get::<u32>(at) } as u64;
+            return true;
+        }
+        if at + 2 <= end {
+            // SAFETY: compared above.
+            sum += unsafe { get::<u16>(at) } as u64;
+            if at + 3 <= end {
+                // SAFETY: compared above.
+                sum += u16::from_ne_bytes([unsafe { get::<u8>(at + 2) }, 0]) as u64;
+            }
+        } else if at + 1 <= end {
+            // SAFETY: compared above.
+            sum += u16::from_ne_bytes([unsafe { get::<u8>(at) }, 0]) as u64;
+        }
+        false
+    });
     sum
 }
 

@@ -7,11 +7,21 @@ use crate::{atomics, maps};
 use lb_common::config::Config;
 use lb_common::conn::Conn;
 use lb_common::dest::{Dest, DestConns};
-use lb_common::table::{Bucket, Memory, Shape};
+use lb_common::table::{Bucket, Memory, Shape, Tuple};
 use lb_common::time::Tick;
 
 /// [`Memory`] over the maps.
 pub struct Maps;
+
+impl Maps {
+    /// Calls `body` with 0, 1, ... until it says false, at most `times` times.
+    #[inline(always)]
+    pub fn turns<B: FnMut(u32) -> bool>(times: u32, body: &mut B) {
+        let turn: extern "C" fn(u32, *mut B) -> u64 = turn::<B>;
+        // SAFETY: the kernel calls `turn` with the closure, which outlives the call.
+        unsafe { bpf_loop(times, turn as *mut c_void, (&raw mut *body).cast(), 0) };
+    }
+}
 
 // SAFETY: pointers to map values stay valid for the whole run of the program.
 unsafe impl<F: Ip> Memory<F> for Maps {
@@ -67,9 +77,12 @@ unsafe impl<F: Ip> Memory<F> for Maps {
     }
     #[inline(always)]
     fn repeat<B: FnMut(u32) -> bool>(&self, times: u32, body: &mut B) {
-        let turn: extern "C" fn(u32, *mut B) -> u64 = turn::<B>;
-        // SAFETY: the kernel calls `turn` with the closure, which outlives the call.
-        unsafe { bpf_loop(times, turn as *mut c_void, (&raw mut *body).cast(), 0) };
+        Self::turns(times, body);
+    }
+
+    #[inline(always)]
+    fn seek(&self, _shape: &Shape, hash: u64, t: &Tuple<F>) -> u64 {
+        F::seek(hash, t)
     }
 
     #[inline(always)]

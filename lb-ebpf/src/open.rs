@@ -113,24 +113,30 @@ pub extern "C" fn lvx_pick(service: u32) -> u64 {
     if plan.len == 0 {
         return NO_PICK;
     }
-    let mut position = Service::taken(cursor) % plan.len;
-    let mut skipped = 0u64;
-    while skipped < MAX_PICK_TRIES as u64 {
-        let Some(&dest) = maps::LVX_PICKS.get(plan.base.wrapping_add(position)) else { return NO_PICK };
-        if usable(dest) {
-            if skipped != 0 {
-                // SAFETY: a map value.
-                unsafe { atomics::add(&raw mut (*service).cursor, skipped) };
-            }
-            return dest as u64;
+    let first = (Service::taken(cursor) % plan.len) as u64;
+    let mut picked = NO_PICK;
+    let mut skipped = 0;
+    Maps::turns(MAX_PICK_TRIES, &mut |i| {
+        // At most as many as the plan has, each once.
+        if i >= plan.len {
+            return false;
         }
-        skipped += 1;
-        position += 1;
-        if position >= plan.len {
-            position = 0;
+        let mut position = first + i as u64;
+        if position >= plan.len as u64 {
+            position -= plan.len as u64;
         }
+        let Some(&dest) = maps::LVX_PICKS.get(plan.base.wrapping_add(position as u32)) else { return false };
+        if !usable(dest) {
+            return true;
+        }
+        (picked, skipped) = (dest as u64, i);
+        false
+    });
+    if skipped != 0 {
+        // SAFETY: a map value.
+        unsafe { atomics::add(&raw mut (*service).cursor, skipped as u64) };
     }
-    NO_PICK
+    picked
 }
 
 /// Whether a new connection may go to a server: it is there, has weight, and is not over its threshold.

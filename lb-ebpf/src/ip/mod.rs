@@ -84,6 +84,8 @@ pub trait Ip: Family {
     fn open(ctx: &XdpContext) -> u64;
     /// [`crate::open::make`], out of line.
     fn make(ctx: &XdpContext, dest: u32, miss: u64) -> u64;
+    /// [`table::seek`], out of line.
+    fn seek(hash: u64, t: &Tuple<Self>) -> u64;
     /// [`table::insert_entry`], out of line.
     fn insert(hash: u64, low: u64) -> bool;
     /// [`table::remove_entry`], out of line.
@@ -164,6 +166,16 @@ fn shape<F: Ip>() -> Shape {
     match maps::LVX_CONFIG.get(0) {
         Some(config) => balance::shape::<F>(config),
         None => Shape { seed: [0; 2], mask: 0, records: 0 },
+    }
+}
+
+/// [`table::seek`].
+#[inline(always)]
+fn seek<F: Ip>(hash: u64, t: *const Tuple<F>) -> u64 {
+    // SAFETY: a tuple on the caller's stack or in a map, or null.
+    match unsafe { t.as_ref() } {
+        Some(t) => table::seek::<F, Maps>(&Maps, &shape::<F>(), hash, t),
+        None => table::NO_RECORD,
     }
 }
 

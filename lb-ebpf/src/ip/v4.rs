@@ -116,6 +116,11 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn seek(hash: u64, t: &Tuple<V4>) -> u64 {
+        lvx_seek_v4(hash, t)
+    }
+
+    #[inline(always)]
     fn insert(hash: u64, low: u64) -> bool {
         lvx_insert_v4(hash, low) != 0
     }
@@ -241,4 +246,11 @@ pub extern "C" fn lvx_allocate_v4(now: Tick) -> u64 {
 #[inline(never)]
 pub extern "C" fn lvx_scan_v4(start: u32, now: Tick) -> u64 {
     super::scan::<V4>(start, now)
+}
+
+/// [`lb_common::table::seek`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lvx_seek_v4(hash: u64, t: *const Tuple<V4>) -> u64 {
+    super::seek::<V4>(hash, t)
 }

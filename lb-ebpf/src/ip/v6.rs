@@ -113,6 +113,11 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
+    fn seek(hash: u64, t: &Tuple<V6>) -> u64 {
+        lvx_seek_v6(hash, t)
+    }
+
+    #[inline(always)]
     fn insert(hash: u64, low: u64) -> bool {
         lvx_insert_v6(hash, low) != 0
     }
@@ -256,4 +261,11 @@ pub extern "C" fn lvx_allocate_v6(now: Tick) -> u64 {
 #[inline(never)]
 pub extern "C" fn lvx_scan_v6(start: u32, now: Tick) -> u64 {
     super::scan::<V6>(start, now)
+}
+
+/// [`lb_common::table::seek`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lvx_seek_v6(hash: u64, t: *const Tuple<V6>) -> u64 {
+    super::seek::<V6>(hash, t)
 }
