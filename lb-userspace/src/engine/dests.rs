@@ -89,12 +89,14 @@ pub(super) const fn method(f: Forwarding) -> u8 {
 }
 
 impl Dests {
-    /// Takes over elements that connections of an earlier daemon refer to: `name` tells whose they were. All others are free.
+    /// Takes over elements that connections of an earlier daemon refer to: `name` tells whose they were. All others are free. `settle`
+    /// waits for packets under way.
     pub(super) fn adopt(
         memory: Mapped<Dest>,
         conns: Mapped<DestConns>,
         counters: &Counters,
         name: impl Fn(&Dest) -> Option<Name>,
+        settle: impl FnOnce(),
     ) -> Self {
         let len = memory.len();
         let mut dests = Self {
@@ -104,15 +106,20 @@ impl Dests {
             records: std::iter::repeat_with(|| None).take(len as usize).collect(),
             trash: HashMap::new(),
         };
-        let mut free = Vec::new();
+        let mut old = Vec::new();
         while let Some(slot) = dests.slots.take() {
-            let Some(old) = dests.memory.read(slot) else { break };
             let flags = dests.memory.u32(slot, FLAGS).swap(0, Ordering::AcqRel);
+            old.push((slot, flags));
+        }
+        settle();
+        let mut free = Vec::new();
+        for (slot, flags) in old {
+            let Some(element) = dests.memory.read(slot) else { break };
             if dests.refers(slot) == 0 {
                 free.push(slot);
                 continue;
             }
-            let name = if flags & PRESENT != 0 { name(&old) } else { None };
+            let name = if flags & PRESENT != 0 { name(&element) } else { None };
             let raw = counters.dest(slot);
             let server =
                 Server { name, present: false, incarnation: 0, idle: 0, base: raw, joined: raw, estimator: Estimator::default() };
@@ -332,7 +339,7 @@ impl Dests {
     }
 
     /// Sets the way of a server in use.
-    pub(super) fn set_way(&mut self, slot: u32, way: &Way) {
+    pub(super) fn set_way(&self, slot: u32, way: &Way) {
         let flags = self.memory.u32(slot, FLAGS);
         if !way.local {
             flags.fetch_and(!LOCAL, Ordering::AcqRel);
@@ -348,7 +355,7 @@ impl Dests {
     /// fields: one frame with another source MAC or interface, as any change of the way may lose one. Where only the
     /// neighbour's MAC changes, one word is written and nothing passes through 0; where nothing changes, nothing is
     /// written.
-    fn write_way(&mut self, slot: u32, way: &Way) {
+    fn write_way(&self, slot: u32, way: &Way) {
         let m = &self.memory;
         let hop = m.u64(slot, NEXT_HOP);
         let [a, b, c, d, e, f] = way.src_mac;

@@ -2,7 +2,7 @@
 
 use super::dests::Way;
 use super::ports::Ports;
-use crate::net::{NextHop, Reach};
+use crate::net::Reach;
 use lb_common::csum::{fold, sum_bytes};
 use lb_common::dest::next_hop;
 use lb_common::family::wide_of;
@@ -76,14 +76,6 @@ impl Hops {
         self.addresses
             .values()
             .any(|a| !a.dests.is_empty() && matches!(a.reach, Some(Reach::Resolved(hop)) if hop.ifindex == ifindex))
-    }
-
-    /// The next hop of an address, if it has one.
-    pub(super) fn resolved(&self, address: IpAddr) -> Option<NextHop> {
-        match self.addresses.get(&address)?.reach {
-            Some(Reach::Resolved(hop)) => Some(hop),
-            _ => None,
-        }
     }
 
     /// The way to a server for packets of a service at `vip`.

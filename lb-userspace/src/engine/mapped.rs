@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Memory that lives until its last user is gone.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Drop for Region {
 
 /// An array of `T`. Clones share the memory.
 #[derive(Debug)]
-pub struct Mapped<T> {
+pub(super) struct Mapped<T> {
     region: Arc<Region>,
     len: u32,
     _elements: PhantomData<fn() -> T>,
@@ -69,13 +69,13 @@ impl<T> Clone for Mapped<T> {
 
 impl<T: Pod> Mapped<T> {
     /// Bytes from one element to the next: array maps round the size up to 8.
-    pub const STRIDE: usize = size_of::<T>().next_multiple_of(8);
+    pub(super) const STRIDE: usize = size_of::<T>().next_multiple_of(8);
 
     /// Maps an array map of `len` elements, made with `BPF_F_MMAPABLE`.
     ///
     /// # Errors
     /// Those of `mmap(2)`.
-    pub fn map(fd: impl AsFd, len: u32) -> io::Result<Self> {
+    pub(super) fn map(fd: impl AsFd, len: u32) -> io::Result<Self> {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
         let bytes = Self::STRIDE * len as usize;
         // SAFETY: a new mapping at an address of the kernel's choice. The kernel keeps the map alive while it is mapped.
@@ -92,7 +92,7 @@ impl<T: Pod> Mapped<T> {
     /// # Panics
     /// If the memory cannot be had.
     #[must_use]
-    pub fn heap(len: u32) -> Self {
+    pub(super) fn heap(len: u32) -> Self {
         // At least one element, aligned as the start of a map is for every layout.
         let bytes = Self::STRIDE * len.max(1) as usize;
         let layout = Layout::from_size_align(bytes, 64).expect("size is bounded by u32 elements");
@@ -104,19 +104,13 @@ impl<T: Pod> Mapped<T> {
 
     /// Elements.
     #[must_use]
-    pub fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         self.len
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// An element's address; `None` beyond the end. Valid while `self` or a clone of it lives.
     #[must_use]
-    pub fn pointer(&self, index: u32) -> Option<*mut T> {
+    pub(super) fn pointer(&self, index: u32) -> Option<*mut T> {
         if index >= self.len {
             return None;
         }
@@ -137,35 +131,28 @@ impl<T: Pod> Mapped<T> {
 
     /// A 64-bit field as an atomic.
     #[must_use]
-    pub fn u64(&self, index: u32, offset: usize) -> &AtomicU64 {
+    pub(super) fn u64(&self, index: u32, offset: usize) -> &AtomicU64 {
         // SAFETY: within the memory, aligned (elements are at multiples of 8), and only ever accessed by atomics.
         unsafe { AtomicU64::from_ptr(self.field(index, offset, 8).cast()) }
     }
 
     /// A 32-bit field as an atomic.
     #[must_use]
-    pub fn u32(&self, index: u32, offset: usize) -> &AtomicU32 {
+    pub(super) fn u32(&self, index: u32, offset: usize) -> &AtomicU32 {
         // SAFETY: as for `u64`.
         unsafe { AtomicU32::from_ptr(self.field(index, offset, 4).cast()) }
     }
 
-    /// A 16-bit field as an atomic.
-    #[must_use]
-    pub fn u16(&self, index: u32, offset: usize) -> &AtomicU16 {
-        // SAFETY: as for `u64`.
-        unsafe { AtomicU16::from_ptr(self.field(index, offset, 2).cast()) }
-    }
-
     /// A byte as an atomic.
     #[must_use]
-    pub fn u8(&self, index: u32, offset: usize) -> &AtomicU8 {
+    pub(super) fn u8(&self, index: u32, offset: usize) -> &AtomicU8 {
         // SAFETY: as for `u64`.
         unsafe { AtomicU8::from_ptr(self.field(index, offset, 1)) }
     }
 
     /// A copy of an element, taken word by word; `None` beyond the end.
     #[must_use]
-    pub fn read(&self, index: u32) -> Option<T> {
+    pub(super) fn read(&self, index: u32) -> Option<T> {
         self.pointer(index)?;
         let mut value = std::mem::MaybeUninit::<T>::zeroed();
         let bytes = value.as_mut_ptr().cast::<u8>();
@@ -188,7 +175,7 @@ impl<T: Pod> Mapped<T> {
     ///
     /// # Panics
     /// If there is no such element.
-    pub fn write(&self, index: u32, value: &T) {
+    pub(super) fn write(&self, index: u32, value: &T) {
         let bytes = std::ptr::from_ref(value).cast::<u8>();
         let whole = size_of::<T>() / 8 * 8;
         for at in (0..whole).step_by(8) {

@@ -316,11 +316,24 @@ impl Maps {
         Ok(())
     }
 
-    /// Waits until no packet that arrived before now is still being worked on, so that what it may have seen can be reused.
+    /// How to wait for packets under way.
+    pub(super) fn barrier(&self) -> Barrier {
+        Barrier { kernel: matches!(self.devices, Devices::Kernel(_)) }
+    }
+}
+
+/// Waits for packets under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Barrier {
+    kernel: bool,
+}
+
+impl Barrier {
+    /// Returns once no packet that arrived before now is still being worked on, so that what it may have seen can be reused.
     ///
     /// XDP programs run inside RCU read sections; `membarrier(MEMBARRIER_CMD_GLOBAL)` waits for all of them to end.
-    pub(super) fn settle(&self) {
-        if let Devices::Kernel(_) = self.devices {
+    pub(super) fn settle(self) {
+        if self.kernel {
             use rustix::thread::{MembarrierCommand, membarrier};
             if membarrier(MembarrierCommand::Global).is_err() {
                 // Refused where CPUs are isolated (nohz_full). No packet takes longer than this.

@@ -90,11 +90,6 @@ const PACKETS_SHIFT: u32 = 9;
 const BYTES_SHIFT: u32 = 4;
 
 impl Estimator {
-    /// Starts from these counters, at rate 0.
-    pub(super) fn starting_at(now: Stats) -> Self {
-        Self { last: now, average: Stats::default() }
-    }
-
     /// Two seconds later.
     pub(super) fn tick(&mut self, now: &Stats) {
         let seen = minus(now, &self.last);

@@ -1,0 +1,1 @@
+//! What the engine does to maps, seen from outside, on maps in memory.
