@@ -33,6 +33,12 @@ impl Filter {
         }
     }
 
+    /// A word, as packets see it.
+    #[cfg(test)]
+    pub(super) fn word(&self, index: u32) -> u64 {
+        self.words.u64(index, 0).load(Ordering::Relaxed)
+    }
+
     pub(super) fn remove(&mut self, key: &ServiceKey) {
         let bit = bit(key.addr, key.port, key.proto);
         let Some(n) = self.services.get_mut(&bit) else { return };

@@ -9,6 +9,7 @@
 
 mod connections;
 mod dests;
+mod diff;
 mod filter;
 mod hops;
 mod mapped;

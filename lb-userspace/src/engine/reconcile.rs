@@ -5,6 +5,7 @@
 //! there is room only after what goes has gone, that goes first; it comes back if the room does not suffice even then.
 
 use super::dests::Claim;
+use super::diff::{Diff, State, common_ends, diff, places, remainder};
 use super::picks::Region;
 use super::plan::{Candidate, Planner, planner};
 use super::services::Running;
@@ -16,46 +17,7 @@ use lb_common::tcp;
 use lb_common::time::ticks_of_seconds;
 use std::collections::HashMap;
 use std::mem::offset_of;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-type State = Arc<ServiceState>;
-
-/// The difference between two lists of services.
-#[derive(Debug, Default)]
-struct Diff {
-    added: Vec<State>,
-    changed: Vec<State>,
-    removed: Vec<ServiceId>,
-}
-
-fn same(a: &State, b: &State) -> bool {
-    Arc::ptr_eq(a, b) || a == b
-}
-
-/// Lengths of the common start and the common end of two lists.
-fn common_ends<A, B>(old: &[A], new: &[B], same: impl Fn(&A, &B) -> bool) -> (usize, usize) {
-    let start = old.iter().zip(new).take_while(|(a, b)| same(a, b)).count();
-    let end = old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(a, b)| same(a, b)).count();
-    (start, end)
-}
-
-fn diff(old: &[State], new: &[State]) -> Diff {
-    let (start, end) = common_ends(old, new, same);
-    let (old, new) = (&old[start..old.len() - end], &new[start..new.len() - end]);
-    let mut before: HashMap<ServiceId, &State> = old.iter().map(|s| (s.spec.id, s)).collect();
-    let mut diff = Diff::default();
-    for s in new {
-        match before.remove(&s.spec.id) {
-            Some(was) if same(was, s) => {}
-            Some(_) => diff.changed.push(s.clone()),
-            None => diff.added.push(s.clone()),
-        }
-    }
-    // In their order.
-    diff.removed = old.iter().map(|s| s.spec.id).filter(|id| before.contains_key(id)).collect();
-    diff
-}
 
 /// A server's element in the new list.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +106,7 @@ impl Engine {
     fn would_fit(&self, less: &Diff, new: &[State]) -> bool {
         let leaving = |state: &State| {
             let Some(running) = self.running.get(&state.spec.id) else { return 0 };
-            let (_, gone) = places(running, &state.servers);
+            let (_, gone) = places(&running.state.servers, &running.servers, &state.servers);
             gone.into_iter().filter(|&slot| self.dests.is_idle(slot)).count()
         };
         let all = |id: &ServiceId| {
@@ -203,7 +165,7 @@ impl Engine {
             all.push(p);
             if let Err(error) = result {
                 for p in all.into_iter().rev() {
-                    self.undo(p);
+                    self.undo(&p);
                 }
                 return Err(error);
             }
@@ -215,7 +177,7 @@ impl Engine {
         let id = p.state.spec.id;
         let (found, gone, room) = match self.running.get(&id) {
             Some(running) => {
-                let (found, gone) = places(running, &p.state.servers);
+                let (found, gone) = places(&running.state.servers, &running.servers, &p.state.servers);
                 let (old, new) = (&running.state.spec, &p.state.spec);
                 if (old.scheduler, old.sched_flags) != (new.scheduler, new.sched_flags) {
                     p.planner = Some(planner(new));
@@ -263,7 +225,7 @@ impl Engine {
         Ok(())
     }
 
-    fn undo(&mut self, p: Prepared) {
+    fn undo(&mut self, p: &Prepared) {
         let id = p.state.spec.id;
         for (place, server) in p.places.iter().zip(&p.state.servers).rev() {
             if let Place::New(claim) = place {
@@ -282,10 +244,11 @@ impl Engine {
     fn carry_out(&mut self, prepared: Vec<Prepared>, removed: &[ServiceId]) -> Result<(), EditError> {
         let mut prepared = prepared.into_iter();
         while let Some(p) = prepared.next() {
-            let result = if p.slot.is_some() { self.add_service(p) } else { Ok(self.change_service(p)) };
-            if let Err(error) = result {
+            if p.slot.is_none() {
+                self.change_service(p);
+            } else if let Err(error) = self.add_service(p) {
                 for p in prepared {
-                    self.undo(p);
+                    self.undo(&p);
                 }
                 return Err(error);
             }
@@ -402,35 +365,4 @@ impl Engine {
         self.hops.aged();
         self.tick_rates();
     }
-}
-
-/// The element of each of the new servers that a service has already, and the elements of those that go.
-fn places(running: &Running, new: &[ServerSpec]) -> (Vec<Option<u32>>, Vec<u32>) {
-    let old = &running.state.servers;
-    let (start, end) = common_ends(old, new, |a, b| a.id == b.id);
-    let (from, to) = (start..old.len() - end, start..new.len() - end);
-    let mut slots: HashMap<_, _> =
-        old[from.clone()].iter().map(|s| s.id).zip(running.servers[from.clone()].iter().copied()).collect();
-    let mut found: Vec<Option<u32>> = running.servers[..start].iter().copied().map(Some).collect();
-    found.extend(new[to].iter().map(|s| slots.remove(&s.id)));
-    found.extend(running.servers[from.end..].iter().copied().map(Some));
-    let left: std::collections::HashSet<u32> = slots.into_values().collect();
-    let gone = running.servers[from].iter().copied().filter(|slot| left.contains(slot)).collect();
-    (found, gone)
-}
-
-/// What of `old` is still in `new`, as it was.
-fn remainder(old: &[State], new: &[State]) -> Vec<State> {
-    let stay: HashMap<ServiceId, &State> = new.iter().map(|s| (s.spec.id, s)).collect();
-    old.iter()
-        .filter_map(|s| {
-            let next = stay.get(&s.spec.id)?;
-            let ids: std::collections::HashSet<_> = next.servers.iter().map(|s| s.id).collect();
-            if s.servers.iter().all(|s| ids.contains(&s.id)) {
-                return Some(s.clone());
-            }
-            let servers = s.servers.iter().filter(|s| ids.contains(&s.id)).cloned().collect();
-            Some(Arc::new(ServiceState { spec: s.spec.clone(), servers }))
-        })
-        .collect()
 }

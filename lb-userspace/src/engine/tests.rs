@@ -1,1 +1,0 @@
-//! What the engine does to maps, seen from outside, on maps in memory.
