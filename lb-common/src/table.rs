@@ -99,6 +99,60 @@ pub unsafe trait Memory<F: Family> {
     fn swap_if(word: *mut u64, old: u64, new: u64) -> u64;
     /// Adds (wrapping); what was there before.
     fn add(word: *mut u64, value: u64) -> u64;
+
+    /// Calls `body` with 0, 1, ... until it says false, at most `times` times.
+    #[inline(always)]
+    fn repeat<B: FnMut(u32) -> bool>(&self, times: u32, body: &mut B) {
+        let mut i = 0;
+        while i < times && body(i) {
+            i += 1;
+        }
+    }
+
+    /// [`seek`].
+    #[inline(always)]
+    fn seek(&self, shape: &Shape, hash: u64, t: &Tuple<F>) -> u64
+    where
+        Self: Sized,
+    {
+        seek::<F, Self>(self, shape, hash, t)
+    }
+
+    /// [`insert_entry`]: the packet path overrides this and the others here to keep them out of line, each verified by itself.
+    #[inline(always)]
+    fn insert(&self, shape: &Shape, hash: u64, low: u64) -> bool
+    where
+        Self: Sized,
+    {
+        insert_entry::<F, Self>(self, shape, hash, low)
+    }
+
+    /// [`remove_entry`].
+    #[inline(always)]
+    fn remove(&self, shape: &Shape, hash: u64, low: u64)
+    where
+        Self: Sized,
+    {
+        remove_entry::<F, Self>(self, shape, hash, low);
+    }
+
+    /// [`scan`].
+    #[inline(always)]
+    fn scan(&self, shape: &Shape, start: u32, now: Tick) -> u64
+    where
+        Self: Sized,
+    {
+        scan::<F, Self>(self, shape, start, now)
+    }
+
+    /// [`allocate`].
+    #[inline(always)]
+    fn allocate(&self, shape: &Shape, now: Tick) -> u64
+    where
+        Self: Sized,
+    {
+        allocate::<F, Self>(self, shape, now)
+    }
 }
 
 /// Shape and keys of a table.
@@ -193,6 +247,17 @@ pub enum Reclaimed {
     Embryonic,
 }
 
+impl Reclaimed {
+    #[inline(always)]
+    const fn of(number: u64) -> Self {
+        match number {
+            0 => Self::Nothing,
+            1 => Self::Expired,
+            _ => Self::Embryonic,
+        }
+    }
+}
+
 #[inline(always)]
 fn tag(hash: u64) -> u64 {
     hash & 0xffff_ffff_0000_0000
@@ -257,9 +322,36 @@ pub fn find<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, t: &Tuple<
     None
 }
 
+/// [`find`] as one scalar: the record's number, with [`ENTRY_REVERSE`]; or [`NO_RECORD`].
+#[inline(always)]
+pub fn seek<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, t: &Tuple<F>) -> u64 {
+    match find(m, shape, hash, t) {
+        Some(f) => f.index as u64 | if f.reverse { ENTRY_REVERSE } else { 0 },
+        None => NO_RECORD,
+    }
+}
+
+/// [`find`] where speed does not matter.
+#[inline(always)]
+fn find_cold<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, t: &Tuple<F>) -> Option<Found<F>> {
+    let sought = m.seek(shape, hash, t);
+    if sought == NO_RECORD {
+        return None;
+    }
+    let (index, reverse) = ((sought & NUMBER) as u32, sought & ENTRY_REVERSE != 0);
+    let c = m.conn(index)?;
+    // SAFETY: a record. It may be another's by now: its key is compared again after its control word is read.
+    let ctl = M::load(unsafe { &raw const (*c).ctl });
+    // SAFETY: as above.
+    if conn::phase(ctl) == LIVE && unsafe { matches(c, t, reverse) } {
+        return Some(Found { index, reverse, ctl, conn: c });
+    }
+    None
+}
+
 /// Puts an entry into the first bucket of its way that has room.
 #[inline(always)]
-fn insert_entry<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, low: u64) -> bool {
+pub fn insert_entry<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, low: u64) -> bool {
     let entry = tag(hash) | low;
     let mut at = hash as u32 & shape.mask;
     let mut choice = 0;
@@ -300,7 +392,7 @@ fn unspill<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, passed: u32
 
 /// Removes an entry, if it is there.
 #[inline(always)]
-fn remove_entry<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, low: u64) {
+pub fn remove_entry<F: Family, M: Memory<F>>(m: &M, shape: &Shape, hash: u64, low: u64) {
     let entry = tag(hash) | low;
     let mut at = hash as u32 & shape.mask;
     let mut choice = 0;
@@ -358,9 +450,9 @@ pub unsafe fn take_down<F: Family, M: Memory<F>>(m: &M, shape: &Shape, index: u3
     // SAFETY: claimed.
     let (forward, back) = unsafe { tuples(c) };
     let number = index as u64 + 1;
-    remove_entry(m, shape, hash_of(shape, &forward), number);
+    m.remove(shape, hash_of(shape, &forward), number);
     if ctl & REVERSE != 0 {
-        remove_entry(m, shape, hash_of(shape, &back), number | ENTRY_REVERSE);
+        m.remove(shape, hash_of(shape, &back), number | ENTRY_REVERSE);
     }
     // SAFETY: claimed.
     let dest = unsafe { (*c).dest };
@@ -433,63 +525,68 @@ pub fn change_state<F: Family, M: Memory<F>>(m: &M, c: *mut Conn<F>, dest: u32, 
     true
 }
 
-/// A record for a new connection, claimed and taken down.
+/// [`scan`]'s and [`allocate`]'s answer where nothing was free or evictable.
+pub const NO_RECORD: u64 = u64::MAX;
+
+/// Looks for a record to take, from `start` on: its number, from bit 32 how many were passed before it, from bit 48 a [`Reclaimed`].
 #[inline(always)]
-fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> Option<(u32, *mut Conn<F>, u64, Reclaimed)> {
+pub fn scan<F: Family, M: Memory<F>>(m: &M, shape: &Shape, start: u32, now: Tick) -> u64 {
+    let mut found = NO_RECORD;
+    let mut spare = NO_RECORD;
+    m.repeat(ALLOC_TRIES, &mut |passed| {
+        let mut at = start as u64 + passed as u64;
+        if at >= shape.records as u64 {
+            at -= shape.records as u64;
+        }
+        let this = |kind: Reclaimed| (kind as u64) << 48 | (passed as u64) << 32 | at;
+        let Some(c) = m.conn(at as u32) else { return false };
+        // SAFETY: `c` is a record.
+        let (ctl, expires) = unsafe { (M::load(&raw const (*c).ctl), (&raw const (*c).expires).read_volatile()) };
+        if conn::phase(ctl) == FREE {
+            found = this(Reclaimed::Nothing);
+            return false;
+        }
+        if conn::phase(ctl) == LIVE {
+            if reached(now, expires) {
+                found = this(Reclaimed::Expired);
+                return false;
+            }
+            if spare == NO_RECORD && tcp::is_embryonic(conn::state(ctl)) {
+                spare = this(Reclaimed::Embryonic);
+            }
+        }
+        passed + 1 < ALLOC_PATIENCE || spare == NO_RECORD
+    });
+    if found == NO_RECORD { spare } else { found }
+}
+
+/// A record for a new connection, claimed and taken down: its number, and from bit 32 a [`Reclaimed`].
+#[inline(always)]
+pub fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> u64 {
     if shape.records == 0 {
-        return None;
+        return NO_RECORD;
     }
-    let hand = m.hand()?;
+    let Some(hand) = m.hand() else { return NO_RECORD };
     let mut attempt = 0;
     // A claim can fail when another CPU was faster; a few attempts are ample.
     while attempt < 4 {
         attempt += 1;
         let start = (M::add(hand, 1) % shape.records as u64) as u32;
-        let mut at = start;
-        let mut passed = 0;
-        let mut spare: Option<(u32, u32)> = None;
-        let mut taken: Option<(u32, u32, Reclaimed)> = None;
-        while passed < ALLOC_TRIES {
-            let c = m.conn(at)?;
-            // SAFETY: `c` is a record.
-            let (ctl, expires) = unsafe { (M::load(&raw const (*c).ctl), (&raw const (*c).expires).read_volatile()) };
-            if conn::phase(ctl) == FREE {
-                taken = Some((at, passed, Reclaimed::Nothing));
-                break;
-            }
-            if conn::phase(ctl) == LIVE {
-                if reached(now, expires) {
-                    taken = Some((at, passed, Reclaimed::Expired));
-                    break;
-                }
-                if spare.is_none() && tcp::is_embryonic(conn::state(ctl)) {
-                    spare = Some((at, passed));
-                }
-            }
-            passed += 1;
-            if passed >= ALLOC_PATIENCE && spare.is_some() {
-                break;
-            }
-            at += 1;
-            if at >= shape.records {
-                at = 0;
-            }
+        let found = m.scan(shape, start, now);
+        if found == NO_RECORD {
+            return NO_RECORD;
         }
-        let (index, passed, kind) = match (taken, spare) {
-            (Some(t), _) => t,
-            (None, Some((index, passed))) => (index, passed, Reclaimed::Embryonic),
-            (None, None) => return None,
-        };
+        let (index, passed, kind) = (found as u32, (found >> 32) & 0xffff, Reclaimed::of(found >> 48));
         if passed != 0 {
-            M::add(hand, passed as u64);
+            M::add(hand, passed);
         }
-        let c = m.conn(index)?;
+        let Some(c) = m.conn(index) else { return NO_RECORD };
         // SAFETY: `c` is a record.
         let word = unsafe { &raw mut (*c).ctl };
         let ctl = M::load(word);
         if kind == Reclaimed::Nothing {
             if conn::phase(ctl) == FREE && M::swap_if(word, ctl, conn::claimed(ctl)) == ctl {
-                return Some((index, c, ctl, kind));
+                return (kind as u64) << 32 | index as u64;
             }
         } else if conn::phase(ctl) == LIVE {
             // SAFETY: as above. It may have moved on since the hand passed: look again.
@@ -497,11 +594,11 @@ fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> Option<
             if (expired || tcp::is_embryonic(conn::state(ctl))) && claim::<F, M>(c, ctl) {
                 // SAFETY: just claimed.
                 unsafe { take_down(m, shape, index, c, ctl) };
-                return Some((index, c, ctl, kind));
+                return (kind as u64) << 32 | index as u64;
             }
         }
     }
-    None
+    NO_RECORD
 }
 
 /// Makes a connection, whole or not at all.
@@ -520,16 +617,14 @@ pub fn create<F: Family, M: Memory<F>>(
     let Some(home) = m.bucket(hash as u32 & shape.mask) else { return (Created::Full, Reclaimed::Nothing) };
     // SAFETY: `home` is a bucket.
     let head = unsafe { &raw mut (*home).head };
-    let mut tries = 0;
-    loop {
+    let mut locked = false;
+    m.repeat(LOCK_TRIES, &mut |_| {
         let h = M::load(head);
-        if h & LOCKED == 0 && M::swap_if(head, h, h | LOCKED) == h {
-            break;
-        }
-        tries += 1;
-        if tries >= LOCK_TRIES {
-            return (Created::Busy, Reclaimed::Nothing);
-        }
+        locked = h & LOCKED == 0 && M::swap_if(head, h, h | LOCKED) == h;
+        !locked
+    });
+    if !locked {
+        return (Created::Busy, Reclaimed::Nothing);
     }
     let result = create_locked(m, shape, hash, now, new, replace);
     M::add(head, LOCKED.wrapping_neg());
@@ -547,7 +642,7 @@ fn create_locked<F: Family, M: Memory<F>>(
 ) -> (Created, Reclaimed) {
     let mut kind = Reclaimed::Nothing;
     let mut own: Option<(u32, *mut Conn<F>, u64)> = None;
-    if let Some(old) = find(m, shape, hash, &new.tuple) {
+    if let Some(old) = find_cold(m, shape, hash, &new.tuple) {
         // SAFETY: a record.
         let expired = reached(now, unsafe { (&raw const (*old.conn).expires).read_volatile() });
         let dead = expired || replace.is_some_and(|ctl| conn::same_owner(ctl, old.ctl));
@@ -564,13 +659,17 @@ fn create_locked<F: Family, M: Memory<F>>(
     }
     let (index, c, ctl) = match own {
         Some(own) => own,
-        None => match allocate(m, shape, now) {
-            Some((index, c, ctl, reclaimed)) => {
-                kind = reclaimed;
-                (index, c, ctl)
+        None => {
+            let allocated = m.allocate(shape, now);
+            if allocated == NO_RECORD {
+                return (Created::Full, kind);
             }
-            None => return (Created::Full, kind),
-        },
+            kind = Reclaimed::of(allocated >> 32);
+            let index = allocated as u32;
+            let Some(c) = m.conn(index) else { return (Created::Full, kind) };
+            // SAFETY: claimed.
+            (index, c, M::load(unsafe { &raw const (*c).ctl }))
+        }
     };
     // SAFETY: claimed: nobody else writes, and readers look at the control word.
     unsafe {
@@ -594,7 +693,7 @@ fn create_locked<F: Family, M: Memory<F>>(
         // SAFETY: claimed.
         let (_, back) = unsafe { tuples(c) };
         let back_hash = hash_of(shape, &back);
-        let clash = match find(m, shape, back_hash, &back) {
+        let clash = match find_cold(m, shape, back_hash, &back) {
             // SAFETY: a record.
             Some(other) => !reached(now, unsafe { (&raw const (*other.conn).expires).read_volatile() }),
             None => false,
@@ -604,18 +703,18 @@ fn create_locked<F: Family, M: Memory<F>>(
             unsafe { release::<F, M>(c, ctl) };
             return (Created::Conflict, kind);
         }
-        if !insert_entry(m, shape, back_hash, number | ENTRY_REVERSE) {
+        if !m.insert(shape, back_hash, number | ENTRY_REVERSE) {
             // SAFETY: claimed, in no index.
             unsafe { release::<F, M>(c, ctl) };
             return (Created::Full, kind);
         }
-        if !insert_entry(m, shape, hash, number) {
-            remove_entry(m, shape, back_hash, number | ENTRY_REVERSE);
+        if !m.insert(shape, hash, number) {
+            m.remove(shape, back_hash, number | ENTRY_REVERSE);
             // SAFETY: claimed, in no index.
             unsafe { release::<F, M>(c, ctl) };
             return (Created::Full, kind);
         }
-    } else if !insert_entry(m, shape, hash, number) {
+    } else if !m.insert(shape, hash, number) {
         // SAFETY: claimed, in no index.
         unsafe { release::<F, M>(c, ctl) };
         return (Created::Full, kind);

@@ -36,6 +36,8 @@ verdicts! {
     PassedNoConnection = "passed_no_connection", "TCP for a service, no SYN and no connection: left to the kernel, which resets it.";
     PassedUnresolved = "passed_unresolved", "Rewritten, but the server's next hop is unknown: the kernel forwards it.";
     PassedReply = "passed_reply", "An answer rewritten, but the client's next hop is unknown: the kernel forwards it.";
+    PassedTtl = "passed_ttl", "An answer with its TTL used up: left to the kernel, which reports it.";
+    PassedTooBig = "passed_too_big", "An answer too large for the way to the client: left to the kernel, which reports it.";
     DroppedServerGone = "dropped_server_gone", "Its real server was removed.";
     DroppedUnresolved = "dropped_unresolved", "The server's next hop is unknown, and the kernel could not forward it.";
     DroppedNoServer = "dropped_no_server", "No usable real server, and no more ICMP errors this second.";

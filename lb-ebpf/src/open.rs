@@ -1,0 +1,209 @@
+//! A packet without a connection: is it for a virtual service, which real server is next, and the connection's making.
+
+use crate::balance::{MISS, Outcome, REPLACE, now, shape};
+use crate::icmp::{self, Problem};
+use crate::ip::{Ip, is_syn};
+use crate::memory::Maps;
+use crate::raw::{ETH, get};
+use crate::{atomics, count, maps};
+use aya_ebpf::programs::XdpContext;
+use lb_common::config::SLOPPY_TCP;
+use lb_common::conn::{self, REVERSE};
+use lb_common::dest::{USABLE, next_hop};
+use lb_common::limits::MAX_PICK_TRIES;
+use lb_common::service::{Service, ServiceKey};
+use lb_common::table::{self, Created, New, Reclaimed, Tuple};
+use lb_common::tcp::{self, Direction};
+use lb_common::verdict::Verdict;
+use lb_common::{csum, filter, proto};
+
+/// [`make`]'s answer where the server's answers to this client would be another connection's.
+pub const CONFLICT: u64 = Outcome::drop(Verdict::DroppedConflict).pack();
+
+/// [`pick`]'s answer where there is none.
+const NO_PICK: u64 = 1 << 32;
+
+/// Whether the service filter has a flow's destination, or its address with every port.
+#[inline(always)]
+pub fn may_be_service<F: Ip>(t: &Tuple<F>) -> bool {
+    let addr = F::wide(t.dst);
+    filtered(addr, vport(t.ports), t.proto) || filtered(addr, 0, t.proto)
+}
+
+#[inline(always)]
+fn filtered(addr: [u64; 2], port: u16, proto: u8) -> bool {
+    let bit = filter::bit(addr, port, proto);
+    match maps::LVX_FILTER.get(bit / 64) {
+        Some(word) => (*word >> (bit % 64)) & 1 != 0,
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn vport(ports: u32) -> u16 {
+    let [_, _, a, b] = ports.to_ne_bytes();
+    u16::from_ne_bytes([a, b])
+}
+
+/// The service of a destination: the one of its port, or the one of every port.
+#[inline(always)]
+fn service_of<F: Ip>(t: &Tuple<F>) -> Option<u32> {
+    let mut key = ServiceKey { addr: F::wide(t.dst), port: vport(t.ports), proto: t.proto, family: F::ID, zero: 0 };
+    let index = match maps::LVX_SERVICE_KEYS.get_ptr(key) {
+        Some(i) => i,
+        None => {
+            key.port = 0;
+            maps::LVX_SERVICE_KEYS.get_ptr(key)?
+        }
+    };
+    // SAFETY: a value of a map that does not free its values while the program runs.
+    Some(unsafe { *index })
+}
+
+/// Picks the server of a packet that needs a connection: [`MISS`] with the server's number, or what becomes of the packet.
+#[inline(always)]
+pub fn open<F: Ip>(ctx: &XdpContext) -> u64 {
+    let Ok(p) = F::parse(ctx) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
+    let Some(config) = maps::LVX_CONFIG.get(0) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
+    let Some(service) = service_of(&p.tuple) else { return Outcome::pass(Verdict::PassedNoService).pack() };
+    if p.tuple.proto == proto::TCP && !is_syn(p.tuple.proto, p.flags) && config.flags & SLOPPY_TCP == 0 {
+        return Outcome::pass(Verdict::PassedNoConnection).pack();
+    }
+    if F::is_martian(p.tuple.src) || p.tuple.src == p.tuple.dst {
+        return Outcome::pass(Verdict::PassedMalformed).pack();
+    }
+    let picked = lvx_pick(service);
+    if picked & NO_PICK != 0 {
+        return icmp::answer(ctx, &p, Problem::NoServer).pack();
+    }
+    MISS | picked
+}
+
+/// The way that the frame came by: its sender, and the port of the interface; 0 if that is none of ours.
+#[inline(always)]
+fn came_by(ctx: &XdpContext) -> u64 {
+    let eth = ctx.data();
+    if eth + ETH > ctx.data_end() {
+        return 0;
+    }
+    // SAFETY: compared above.
+    let mac: [u8; 6] = unsafe { get(eth + 6) };
+    match maps::LVX_PORT_OF.get_ptr(ctx.ingress_ifindex() as u32) {
+        // SAFETY: as for the services.
+        Some(port) => next_hop(mac, unsafe { *port } as u16),
+        None => 0,
+    }
+}
+
+/// The next usable server of a plan, or [`NO_PICK`].
+///
+/// The cursor counts every pick that was taken or skipped, so that a server that cannot take its turn gives it to the next one
+/// and does not give the next one two turns.
+///
+/// Global: verified once, by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lvx_pick(service: u32) -> u64 {
+    let Some(service) = maps::LVX_SERVICES.get_ptr_mut(service) else { return NO_PICK };
+    // SAFETY: a map value.
+    let (cursor, plan) = unsafe {
+        let cursor = atomics::add(&raw mut (*service).cursor, 1);
+        (cursor, if Service::plan_of(cursor) == 0 { (*service).plans[0] } else { (*service).plans[1] })
+    };
+    if plan.len == 0 {
+        return NO_PICK;
+    }
+    let first = (Service::taken(cursor) % plan.len) as u64;
+    let mut picked = NO_PICK;
+    let mut skipped = 0;
+    Maps::turns(MAX_PICK_TRIES, &mut |i| {
+        // At most as many as the plan has, each once.
+        if i >= plan.len {
+            return false;
+        }
+        let mut position = first + i as u64;
+        if position >= plan.len as u64 {
+            position -= plan.len as u64;
+        }
+        let Some(&dest) = maps::LVX_PICKS.get(plan.base.wrapping_add(position as u32)) else { return false };
+        if !usable(dest) {
+            return true;
+        }
+        (picked, skipped) = (dest as u64, i);
+        false
+    });
+    if skipped != 0 {
+        // SAFETY: a map value.
+        unsafe { atomics::add(&raw mut (*service).cursor, skipped as u64) };
+    }
+    picked
+}
+
+/// Whether a new connection may go to a server: it is there, has weight, and is not over its threshold.
+#[inline(always)]
+fn usable(dest: u32) -> bool {
+    let Some(d) = maps::LVX_DESTS.get(dest) else { return false };
+    let Some(n) = maps::LVX_DEST_CONNS.get(dest) else { return false };
+    d.flags & USABLE == USABLE && n.overloaded == 0
+}
+
+/// Puts a packet's connection to a server into the table and counts it; `miss` is what [`crate::balance::packet`] said.
+/// [`MISS`] means that it can be found now; anything else is what becomes of the packet.
+#[inline(always)]
+pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
+    const INTERNAL: u64 = Outcome::drop(Verdict::DroppedInternal).pack();
+    let Ok(p) = F::parse(ctx) else { return INTERNAL };
+    let Some(config) = maps::LVX_CONFIG.get(0) else { return INTERNAL };
+    let Some(d) = maps::LVX_DESTS.get(dest) else { return INTERNAL };
+    let Some(new) = F::scratch() else { return INTERNAL };
+    let now = now(config);
+    let nat = d.method == proto::NAT;
+    let real = if d.family == F::ID { F::narrow(d.real) } else { F::Addr::default() };
+    let direction = if nat { Direction::Input } else { Direction::InputOnly };
+    let state = if p.tuple.proto == proto::TCP { tcp::next(tcp::NONE, direction, p.flags) } else { tcp::UDP };
+    // SAFETY: this CPU's alone while the program runs.
+    unsafe {
+        *new = New {
+            tuple: p.tuple,
+            real,
+            real_port: d.port,
+            l4_delta: csum::l4_delta::<F>(p.tuple.dst, vport(p.tuple.ports), real, d.port),
+            ip_delta: csum::addr_delta::<F>(p.tuple.dst, real),
+            method: d.method,
+            state,
+            flags: if nat { REVERSE } else { 0 },
+            dest,
+            expires: now.wrapping_add(config.timeouts[state as usize & 15]),
+            template: 0,
+            reply: came_by(ctx),
+        };
+    }
+    let replace = if miss & REPLACE == 0 { None } else { Some(miss << 32 | conn::LIVE) };
+    // SAFETY: as above.
+    let (created, reclaimed) = table::create::<F, Maps>(&Maps, &shape::<F>(config), now, unsafe { &*new }, replace);
+    if reclaimed != Reclaimed::Nothing {
+        if let Some(c) = count::of_cpu() {
+            // SAFETY: this CPU's map value.
+            unsafe {
+                if reclaimed == Reclaimed::Expired {
+                    (*c).reclaimed_expired += 1;
+                } else {
+                    (*c).evicted_embryonic += 1;
+                }
+            }
+        }
+    }
+    match created {
+        Created::Made(_) => {
+            if let Some(s) = count::of_dest(dest, config.servers) {
+                // SAFETY: this CPU's map value.
+                unsafe { (*s).connections += 1 };
+            }
+            MISS
+        }
+        Created::Exists(_) => MISS,
+        Created::Full => Outcome::drop(Verdict::DroppedTableFull).pack(),
+        Created::Busy => Outcome::drop(Verdict::DroppedTableBusy).pack(),
+        Created::Conflict => CONFLICT,
+    }
+}
