@@ -194,7 +194,6 @@ impl Engine {
         self.ports.clear(victim);
         self.bump_next_hops();
         self.barrier.settle();
-        self.ports.settled();
         self.ports.open(ifindex).is_some()
     }
 

@@ -374,7 +374,6 @@ impl Engine {
         self.services.slots.aged();
         self.services.picks.aged();
         self.dests.aged();
-        self.ports.aged();
         self.hops.aged();
         self.tick_rates();
     }
