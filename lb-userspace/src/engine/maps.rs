@@ -165,7 +165,7 @@ impl Devices {
     }
 }
 
-/// Sizes of maps made by [`Maps::in_memory`].
+/// Sizes of the maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Connections of one family.
@@ -178,6 +178,27 @@ pub struct Sizes {
     pub picks: u32,
     /// CPUs.
     pub cpus: u32,
+}
+
+impl Sizes {
+    /// Elements of every map whose size is not fixed, for the loader.
+    #[must_use]
+    pub fn max_entries(&self) -> [(&'static str, u32); 11] {
+        let (records, buckets) = (records_for(self.connections), buckets_for(self.connections));
+        [
+            (map::INDEX4, buckets),
+            (map::INDEX6, buckets),
+            (map::CONNS4, records),
+            (map::CONNS6, records),
+            (map::SERVICE_KEYS, self.services),
+            (map::SERVICES, self.services),
+            (map::DESTS, self.servers),
+            (map::DEST_CONNS, self.servers),
+            (map::DEST_STATS, self.servers.saturating_mul(self.cpus)),
+            (map::PICKS, self.picks),
+            (map::CPUS, self.cpus),
+        ]
+    }
 }
 
 /// All maps.
