@@ -11,6 +11,8 @@ use std::process::Command;
 const PROGRAMS: [&str; 3] = ["lvx", "lvx-decap", "lvx-bench"];
 const FLAGS: [&str; 4] =
     ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3", "-Ctarget-feature=+allows-misaligned-mem-access"];
+/// LLVM's major version, one for bpf-linker and rustc: bitcode of a newer one is not readable.
+const LLVM: &str = "22";
 const SETUP: &str = "run `cargo xtask setup`, which installs what is missing or says how to";
 
 fn main() {
@@ -33,22 +35,44 @@ fn main() {
     }
 }
 
-/// A compiler that has its library's sources.
+/// A compiler that has its library's sources and bpf-linker's LLVM: the one this build uses, else Debian's, else nightly.
+/// `LVX_EBPF_RUSTC` names another one, unchecked.
 fn rustc() -> Result<PathBuf, String> {
     if let Some(path) = env::var_os("LVX_EBPF_RUSTC") {
         return Ok(path.into());
     }
     let default = PathBuf::from(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let mut tried = Vec::new();
-    for candidate in [Path::new("/usr/bin/rustc"), &default] {
-        let Ok(output) = Command::new(candidate).args(["--print", "sysroot"]).output() else { continue };
-        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
-            return Ok(candidate.to_owned());
+    for candidate in [Some(default), Some("/usr/bin/rustc".into()), nightly()].into_iter().flatten() {
+        match usable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(reason) => tried.push(format!("{}: {reason}", candidate.display())),
         }
-        tried.push(candidate.display().to_string());
     }
-    Err(format!("no Rust compiler with the sources of `core` (tried {}); {SETUP}", tried.join(", ")))
+    Err(format!("no Rust compiler can build `core` for the BPF target ({}); {SETUP}", tried.join("; ")))
+}
+
+fn usable(rustc: &Path) -> Result<(), String> {
+    let ask = |args: &[&str]| {
+        let output = Command::new(rustc).args(args).output().map_err(|e| e.to_string())?;
+        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let sysroot = ask(&["--print", "sysroot"])?;
+    if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+        return Err("no library sources (rust-src)".into());
+    }
+    let version = ask(&["-vV"])?;
+    let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: ")).unwrap_or("unknown");
+    if llvm.split('.').next() != Some(LLVM) {
+        return Err(format!("LLVM {llvm}, not bpf-linker's {LLVM}"));
+    }
+    Ok(())
+}
+
+/// rustup's nightly compiler by its path: rustup's proxies would obey the RUSTUP_TOOLCHAIN of this build.
+fn nightly() -> Option<PathBuf> {
+    let output = Command::new("rustup").args(["which", "rustc", "--toolchain", "nightly"]).output().ok()?;
+    output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 /// PATH with the places where bpf-linker and its LLVM are.
@@ -77,18 +101,15 @@ fn build(out: &Path) -> Result<(), String> {
     if env::var_os("CARGO_FEATURE_EBPF_LOG").is_some() {
         cargo.args(["--features", "log"]);
     }
-    // What cargo and clippy set for this crate is not for that one.
+    // What cargo and clippy set for this crate is not for that one; what the user set about the network and registries is.
+    let keep = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "RUSTUP_HOME"];
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_") && text != "CARGO_HOME" || text.starts_with("RUST") && text != "RUSTUP_HOME" {
+        if (text.starts_with("CARGO_") || text.starts_with("RUST")) && !keep.iter().any(|prefix| text.starts_with(prefix)) {
             cargo.env_remove(&name);
         }
     }
-    cargo
-        .env("PATH", path)
-        .env("RUSTC", rustc)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
+    cargo.env("PATH", path).env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
     let output = cargo.output().map_err(|e| format!("cargo for the XDP programs: {e}"))?;
     if !output.status.success() {
         return Err(format!(
