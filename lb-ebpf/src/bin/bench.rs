@@ -87,8 +87,9 @@ fn restore<F: Ip>(ctx: &XdpContext) -> bool {
         put(ip + last, word);
         put(ip + F::HEADER + port, (client as u16) | 0x400);
         if F::ID == FAMILY_V4 {
-            // The template's sum is that without this address.
-            put(ip + 10, csum::apply(get(ip + 10), (word >> 16) + (word & 0xffff)));
+            // The template's address has zeros where the client's number comes: the sum grows by the number.
+            let grown = client.to_be();
+            put(ip + 10, csum::apply(get(ip + 10), (grown >> 16) + (grown & 0xffff)));
         }
     }
     true
