@@ -2,6 +2,8 @@
 //!
 //! Each command installs what it needs before it goes on (see [`setup`]), so each works as the first one on a fresh machine.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod build;
@@ -14,7 +16,7 @@ mod test;
 mod toolchain;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Developer commands of LVX", disable_help_subcommand = true)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Developer commands of LVX", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,13 +38,21 @@ enum Command {
     Bench(run::BenchArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
         Command::Setup(args) => setup::main(&args),
         Command::Build(args) => build::main(&args),
         Command::Test(args) => test::main(&args),
         Command::Lint => lint::main(),
         Command::Demo(args) => run::demo(&args),
         Command::Bench(args) => run::bench(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not main's own way of it, which adds a backtrace where RUST_BACKTRACE is set.
+        Err(error) => {
+            shell::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }

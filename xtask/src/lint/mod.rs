@@ -21,7 +21,11 @@ pub(crate) fn main() -> Result<()> {
         ("clippy for BPF", clippy_for_bpf),
         ("dependencies", dependencies),
         ("advisories", advisories),
-        ("documentation", || shell::run(shell::cargo(&["doc", "--locked", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))),
+        ("documentation", || {
+            shell::run(
+                shell::cargo(&["doc", "--locked", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings"),
+            )
+        }),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {
