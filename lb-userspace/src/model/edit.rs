@@ -5,6 +5,7 @@ use super::{
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// One change.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -136,12 +137,12 @@ impl Desired {
                 if self.service(&service.id).is_some() {
                     return Err(EditError::new(K::ServiceExists, format!("service {} exists", service.id)));
                 }
-                self.services.push(ServiceState { spec: service.clone(), servers: Vec::new() });
+                self.services.push(Arc::new(ServiceState { spec: service.clone(), servers: Vec::new() }));
             }
             Edit::EditService { service } => {
                 check_service(service)?;
                 let at = self.position(&service.id, K::NoSuchService)?;
-                self.services[at].spec = service.clone();
+                Arc::make_mut(&mut self.services[at]).spec = service.clone();
             }
             Edit::DeleteService { service } => {
                 let at = self.position(service, K::NoSuchService)?;
@@ -151,7 +152,7 @@ impl Desired {
             Edit::AddServer { service, server } => {
                 let at = self.position(service, K::ServiceNotDefined)?;
                 let server = check_server(service, server)?;
-                let servers = &mut self.services[at].servers;
+                let servers = &mut Arc::make_mut(&mut self.services[at]).servers;
                 if servers.iter().any(|s| s.id == server.id) {
                     return Err(EditError::new(K::ServerExists, format!("service {service} has the server {}", server.id)));
                 }
@@ -160,14 +161,14 @@ impl Desired {
             Edit::EditServer { service, server } => {
                 let at = self.position(service, K::ServiceNotDefined)?;
                 let server = check_server(service, server)?;
-                let Some(old) = self.services[at].servers.iter_mut().find(|s| s.id == server.id) else {
+                let Some(old) = Arc::make_mut(&mut self.services[at]).servers.iter_mut().find(|s| s.id == server.id) else {
                     return Err(no_server(service, &server.id));
                 };
                 *old = server;
             }
             Edit::DeleteServer { service, server } => {
                 let at = self.position(service, K::ServiceNotDefined)?;
-                let servers = &mut self.services[at].servers;
+                let servers = &mut Arc::make_mut(&mut self.services[at]).servers;
                 let Some(i) = servers.iter().position(|s| s.id == *server) else {
                     return Err(no_server(service, server));
                 };

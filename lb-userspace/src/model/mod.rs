@@ -13,6 +13,7 @@ pub use scheduler::{SchedFlags, SchedulerKind};
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Largest weight that ipvsadm takes.
 pub const MAX_WEIGHT: u32 = i32::MAX as u32;
@@ -117,11 +118,12 @@ pub struct ServiceState {
     pub servers: Vec<ServerSpec>,
 }
 
-/// All that is configured.
+/// All that is configured. A copy shares its services with the original until one of them is edited: copies are cheap, and
+/// what is the same in two of them is found by comparing pointers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Desired {
     /// In the order of their making.
-    pub services: Vec<ServiceState>,
+    pub services: Vec<Arc<ServiceState>>,
     /// `--set`.
     pub timeouts: Timeouts,
 }
@@ -130,6 +132,6 @@ impl Desired {
     /// The service of that name.
     #[must_use]
     pub fn service(&self, id: &ServiceId) -> Option<&ServiceState> {
-        self.services.iter().find(|s| s.spec.id == *id)
+        self.services.iter().find(|s| s.spec.id == *id).map(|s| &**s)
     }
 }

@@ -1,0 +1,388 @@
+//! Real servers in the dests map, and the trash.
+//!
+//! A removed server keeps its element while connections refer to it: they find it gone. If the same server (by service, address and
+//! port, whatever its forwarding method) is added again, it gets the element back, and its connections go on. Without
+//! connections it stays 120 s longer, as in the kernel, or until the element is needed.
+//!
+//! Invariant: an element is given to another server only when its connection counts are 0 and no packet that saw it present is
+//! under way any more.
+
+use super::mapped::Mapped;
+use super::slots::Slots;
+use super::stats::{Counters, Estimator};
+use crate::api::Stats;
+use crate::model::{Forwarding, ServerId, ServerSpec, ServiceId};
+use lb_common::dest::{Dest, DestConns, LOCAL, PRESENT, WEIGHTED, overloaded};
+use lb_common::family::wide_of;
+use lb_common::proto;
+use std::collections::HashMap;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering;
+
+/// Ticks of two seconds that a server without connections stays in the trash.
+const TRASH_TICKS: u32 = 60;
+
+/// A server's full name.
+pub(super) type Name = (ServiceId, ServerId);
+
+/// What is known of an element in use.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// `None`: left behind by an earlier daemon, which alone knew.
+    pub(super) name: Option<Name>,
+    /// Present in its service.
+    pub(super) present: bool,
+    /// Which making of its service it belongs to.
+    pub(super) incarnation: u64,
+    /// Ticks without connections in the trash.
+    idle: u32,
+    /// Counters at the last zeroing.
+    pub(super) base: Stats,
+    /// Counters when it joined its service, or at the last zeroing.
+    pub(super) joined: Stats,
+    /// Rates.
+    pub(super) estimator: Estimator,
+}
+
+/// An element for a server about to be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Claim {
+    pub(super) slot: u32,
+    pub(super) revived: bool,
+}
+
+/// The way to a server, as the packet path needs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Way {
+    /// See [`Dest::next_hop`].
+    pub(super) next_hop: u64,
+    pub(super) src_mac: [u8; 6],
+    pub(super) mtu: u16,
+    pub(super) ifindex: u32,
+    pub(super) tunnel_src: [u64; 2],
+    pub(super) tunnel_sum: u32,
+    pub(super) local: bool,
+}
+
+/// All elements.
+#[derive(Debug)]
+pub(super) struct Dests {
+    pub(super) memory: Mapped<Dest>,
+    pub(super) conns: Mapped<DestConns>,
+    slots: Slots,
+    records: Vec<Option<Server>>,
+    trash: HashMap<Name, u32>,
+}
+
+const FLAGS: usize = offset_of!(Dest, flags);
+const NEXT_HOP: usize = offset_of!(Dest, next_hop);
+const SRC_MAC: usize = offset_of!(Dest, src_mac);
+const _: () = assert!(SRC_MAC.is_multiple_of(8) && offset_of!(Dest, mtu) == SRC_MAC + 6);
+
+/// The number of a forwarding method.
+pub(super) const fn method(f: Forwarding) -> u8 {
+    match f {
+        Forwarding::Nat => proto::NAT,
+        Forwarding::Dr => proto::DR,
+        Forwarding::Tun => proto::TUN,
+    }
+}
+
+impl Dests {
+    /// Takes over elements that connections of an earlier daemon refer to: `name` tells whose they were. All others are free. `settle`
+    /// waits for packets under way.
+    pub(super) fn adopt(
+        memory: Mapped<Dest>,
+        conns: Mapped<DestConns>,
+        counters: &Counters,
+        name: impl Fn(&Dest) -> Option<Name>,
+        settle: impl FnOnce(),
+    ) -> Self {
+        let len = memory.len();
+        let mut dests = Self {
+            memory,
+            conns,
+            slots: Slots::new(len),
+            records: std::iter::repeat_with(|| None).take(len as usize).collect(),
+            trash: HashMap::new(),
+        };
+        let mut old = Vec::new();
+        while let Some(slot) = dests.slots.take() {
+            let flags = dests.memory.u32(slot, FLAGS).swap(0, Ordering::AcqRel);
+            old.push((slot, flags));
+        }
+        settle();
+        let mut free = Vec::new();
+        for (slot, flags) in old {
+            let Some(element) = dests.memory.read(slot) else { break };
+            if dests.refers(slot) == 0 {
+                free.push(slot);
+                continue;
+            }
+            let name = if flags & PRESENT != 0 { name(&element) } else { None };
+            let raw = counters.dest(slot);
+            let server =
+                Server { name, present: false, incarnation: 0, idle: 0, base: raw, joined: raw, estimator: Estimator::default() };
+            dests.records[slot as usize] = Some(server);
+            if let Some(name) = name {
+                dests.trash.insert(name, slot);
+            }
+        }
+        for slot in free.into_iter().rev() {
+            dests.slots.untake(slot);
+        }
+        dests
+    }
+
+    /// Live connections and templates of an element.
+    pub(super) fn counts(&self, slot: u32) -> DestConns {
+        self.conns.read(slot).unwrap_or_default()
+    }
+
+    fn refers(&self, slot: u32) -> u64 {
+        let n = self.counts(slot);
+        // Wrapping: a count in the middle of being moved may stand at -1 for an instant.
+        n.active.wrapping_add(n.inactive).wrapping_add(n.templates)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Server> {
+        self.records.get(slot as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Server> {
+        self.records.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// All elements in use, the trash included.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Server)> {
+        self.records.iter().zip(0..).filter_map(|(r, slot)| Some((slot, r.as_ref()?)))
+    }
+
+    /// An element for a server to be added: its own from the trash, or a free one. Nothing is written yet.
+    pub(super) fn claim(&mut self, name: &Name) -> Option<Claim> {
+        if let Some(slot) = self.trash.remove(name) {
+            return Some(Claim { slot, revived: true });
+        }
+        self.slots.take().map(|slot| Claim { slot, revived: false })
+    }
+
+    /// Takes a claim back.
+    pub(super) fn unclaim(&mut self, name: &Name, claim: Claim) {
+        if claim.revived {
+            self.trash.insert(*name, claim.slot);
+        } else {
+            self.slots.untake(claim.slot);
+        }
+    }
+
+    /// Fills a claimed element, and makes it present as the last step. Its way is set separately, before or after.
+    ///
+    /// Connections may look at a revived element meanwhile; they find it gone until the flags are written.
+    pub(super) fn publish(
+        &mut self,
+        claim: Claim,
+        name: Name,
+        spec: &ServerSpec,
+        service: (u32, u64),
+        counters: &Counters,
+        way: &Way,
+    ) {
+        let slot = claim.slot;
+        let (service, incarnation) = service;
+        let raw = counters.dest(slot);
+        let (real, family) = wide_of(spec.id.address);
+        if claim.revived {
+            self.write_way(slot, way);
+            self.memory.u32(slot, offset_of!(Dest, service)).store(service, Ordering::Release);
+            self.edit_fields(slot, spec);
+        } else {
+            self.conns.u64(slot, offset_of!(DestConns, overloaded)).store(0, Ordering::Release);
+            let dest = Dest {
+                next_hop: way.next_hop,
+                src_mac: way.src_mac,
+                mtu: way.mtu,
+                ifindex: way.ifindex,
+                flags: 0,
+                service,
+                port: spec.id.port.to_be(),
+                method: method(spec.forwarding),
+                family,
+                real,
+                tunnel_src: way.tunnel_src,
+                upper: spec.upper_threshold,
+                lower: spec.lower_threshold,
+                weight: spec.weight,
+                tunnel_sum: way.tunnel_sum,
+                ..Dest::EMPTY
+            };
+            self.memory.write(slot, &dest);
+        }
+        match &mut self.records[slot as usize] {
+            // The same service took it back: its counters go on, as in the kernel.
+            Some(old) if claim.revived && old.incarnation == incarnation => {
+                old.present = true;
+                old.idle = 0;
+                old.joined = raw;
+            }
+            record => {
+                *record = Some(Server {
+                    name: Some(name),
+                    present: true,
+                    incarnation,
+                    idle: 0,
+                    base: raw,
+                    joined: raw,
+                    estimator: Estimator::default(),
+                });
+            }
+        }
+        let weighted = if spec.weight > 0 { WEIGHTED } else { 0 };
+        let local = if way.local { LOCAL } else { 0 };
+        self.memory.u32(slot, FLAGS).store(PRESENT | weighted | local, Ordering::Release);
+    }
+
+    /// Changes a present server.
+    pub(super) fn edit(&mut self, slot: u32, spec: &ServerSpec) {
+        self.edit_fields(slot, spec);
+        let flags = self.memory.u32(slot, FLAGS);
+        if spec.weight > 0 {
+            flags.fetch_or(WEIGHTED, Ordering::AcqRel);
+        } else {
+            flags.fetch_and(!WEIGHTED, Ordering::AcqRel);
+        }
+    }
+
+    fn edit_fields(&mut self, slot: u32, spec: &ServerSpec) {
+        let m = &self.memory;
+        m.u8(slot, offset_of!(Dest, method)).store(method(spec.forwarding), Ordering::Release);
+        m.u32(slot, offset_of!(Dest, upper)).store(spec.upper_threshold, Ordering::Release);
+        m.u32(slot, offset_of!(Dest, lower)).store(spec.lower_threshold, Ordering::Release);
+        m.u32(slot, offset_of!(Dest, weight)).store(spec.weight, Ordering::Release);
+        // A connection that comes or goes at this instant decides by the old thresholds; the next one corrects it.
+        let n = self.counts(slot);
+        let now = overloaded(n.overloaded != 0, n.active.wrapping_add(n.inactive), spec.upper_threshold, spec.lower_threshold);
+        self.conns.u64(slot, offset_of!(DestConns, overloaded)).store(now.into(), Ordering::Release);
+    }
+
+    /// Takes a server out of its service and puts it into the trash; what it had counted for the service.
+    pub(super) fn remove(&mut self, slot: u32, counters: &Counters) -> Stats {
+        self.memory.u32(slot, FLAGS).fetch_and(!(PRESENT | WEIGHTED), Ordering::AcqRel);
+        let raw = counters.dest(slot);
+        let Some(server) = &mut self.records[slot as usize] else { return Stats::default() };
+        server.present = false;
+        server.idle = 0;
+        if let Some(name) = server.name {
+            self.trash.insert(name, slot);
+        }
+        super::stats::minus(&raw, &server.joined)
+    }
+
+    /// Frees the trash that has had no connections for long. Call every two seconds.
+    pub(super) fn aged(&mut self) {
+        self.slots.aged();
+        for slot in 0..self.records.len() as u32 {
+            let referred = match &self.records[slot as usize] {
+                Some(s) if !s.present => self.refers(slot) != 0,
+                _ => continue,
+            };
+            let Some(server) = &mut self.records[slot as usize] else { continue };
+            server.idle = if referred { 0 } else { server.idle + 1 };
+            if server.idle >= TRASH_TICKS {
+                self.free(slot);
+            }
+        }
+    }
+
+    /// Frees all trash without connections. No packet that arrived before it was trash may be under way any more.
+    pub(super) fn settled(&mut self) {
+        for slot in 0..self.records.len() as u32 {
+            // Claimed ones are not in the trash, but not present yet either.
+            let trash = match &self.records[slot as usize] {
+                Some(s) if !s.present => s.name.is_none_or(|n| self.trash.get(&n) == Some(&slot)),
+                _ => false,
+            };
+            if trash && self.refers(slot) == 0 {
+                self.free(slot);
+            }
+        }
+        self.slots.settled();
+    }
+
+    fn free(&mut self, slot: u32) {
+        if let Some(server) = self.records[slot as usize].take()
+            && let Some(name) = server.name
+            && self.trash.get(&name) == Some(&slot)
+        {
+            self.trash.remove(&name);
+        }
+        self.slots.retire(slot);
+    }
+
+    /// How many elements could be had: free ones, and trash without connections.
+    pub(super) fn available(&self) -> usize {
+        self.slots.available() + self.iter().filter(|&(slot, s)| !s.present && self.refers(slot) == 0).count()
+    }
+
+    /// Whether a server could be given up at once, were it removed.
+    pub(super) fn is_idle(&self, slot: u32) -> bool {
+        self.refers(slot) == 0
+    }
+
+    /// Elements in the map.
+    pub(super) fn limit(&self) -> u32 {
+        self.slots.limit()
+    }
+
+    /// Removed servers that connections still refer to.
+    pub(super) fn lingering(&self) -> usize {
+        self.iter().filter(|&(slot, s)| !s.present && self.refers(slot) != 0).count()
+    }
+
+    /// Sets the way of a server in use.
+    pub(super) fn set_way(&self, slot: u32, way: &Way) {
+        let flags = self.memory.u32(slot, FLAGS);
+        if !way.local {
+            flags.fetch_and(!LOCAL, Ordering::AcqRel);
+        }
+        self.write_way(slot, way);
+        if way.local {
+            flags.fetch_or(LOCAL, Ordering::AcqRel);
+        }
+    }
+
+    /// A packet reads the next hop first and takes the server for unresolved while it is 0, and then leaves it to the kernel. So: 0
+    /// first, the other fields, the next hop last. A packet that read the old word just before may still combine it with new
+    /// fields: one frame with another source MAC or interface, as any change of the way may lose one. Where only the
+    /// neighbour's MAC changes, one word is written and nothing passes through 0; where nothing changes, nothing is
+    /// written.
+    fn write_way(&self, slot: u32, way: &Way) {
+        let m = &self.memory;
+        let hop = m.u64(slot, NEXT_HOP);
+        let [a, b, c, d, e, f] = way.src_mac;
+        let [g, h] = way.mtu.to_ne_bytes();
+        let source = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let tunnel = |i: usize| m.u64(slot, offset_of!(Dest, tunnel_src) + i * 8);
+        let (ifindex, sum) = (m.u32(slot, offset_of!(Dest, ifindex)), m.u32(slot, offset_of!(Dest, tunnel_sum)));
+        let same = m.u64(slot, SRC_MAC).load(Ordering::Acquire) == source
+            && ifindex.load(Ordering::Acquire) == way.ifindex
+            && sum.load(Ordering::Acquire) == way.tunnel_sum
+            && (0..2).all(|i| tunnel(i).load(Ordering::Acquire) == way.tunnel_src[i])
+            && hop.load(Ordering::Acquire) >> 48 == way.next_hop >> 48;
+        if !same {
+            hop.store(0, Ordering::Release);
+            std::sync::atomic::fence(Ordering::SeqCst);
+            m.u64(slot, SRC_MAC).store(source, Ordering::Release);
+            ifindex.store(way.ifindex, Ordering::Release);
+            tunnel(0).store(way.tunnel_src[0], Ordering::Release);
+            tunnel(1).store(way.tunnel_src[1], Ordering::Release);
+            sum.store(way.tunnel_sum, Ordering::Release);
+        }
+        hop.store(way.next_hop, Ordering::Release);
+    }
+
+    /// Whether packets can be sent to it.
+    pub(super) fn is_resolved(&self, slot: u32) -> bool {
+        self.memory.u64(slot, NEXT_HOP).load(Ordering::Relaxed) != 0
+            || self.memory.u32(slot, FLAGS).load(Ordering::Relaxed) & LOCAL != 0
+    }
+}

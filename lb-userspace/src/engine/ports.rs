@@ -1,0 +1,148 @@
+//! The interfaces that packets may leave by: elements of the ports map, of the device map, and the hash between them.
+//!
+//! An interface gets an index when it comes up, or when a server behind it needs one. Packets hold indices (in a server's next hop, in a
+//! connection's cached one), so an index is not given to another interface before the old one rested in limbo, and the next
+//! hops' generation is bumped when an interface goes.
+
+use super::mapped::Mapped;
+use super::maps::{Devices, Table};
+use super::slots::Slots;
+use crate::net::LinkInfo;
+use lb_common::dest::Port;
+use std::collections::HashMap;
+use std::io;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering;
+
+/// What came of a link's change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Changed {
+    /// Nothing that packets see.
+    Nothing,
+    /// The interface can be used, or goes by another MAC or MTU.
+    Usable,
+    /// It cannot be used any more.
+    Gone,
+}
+
+/// All ports.
+pub(super) struct Ports {
+    memory: Mapped<Port>,
+    port_of: Table<u32, u32>,
+    devices: Devices,
+    slots: Slots,
+    /// Links that could be used, by interface.
+    links: HashMap<u32, LinkInfo>,
+    /// Index by interface.
+    used: HashMap<u32, u32>,
+}
+
+const FIRST: usize = 0;
+const MAC: usize = offset_of!(Port, mac);
+const _: () = assert!(offset_of!(Port, ifindex) == FIRST && offset_of!(Port, mtu) == 4 && MAC == 8);
+
+/// The two words of a port's element.
+fn words(link: &LinkInfo) -> (u64, u64) {
+    let (i, m, a) = (link.index.to_ne_bytes(), link.mtu.to_ne_bytes(), link.mac);
+    (
+        u64::from_ne_bytes([i[0], i[1], i[2], i[3], m[0], m[1], m[2], m[3]]),
+        u64::from_ne_bytes([a[0], a[1], a[2], a[3], a[4], a[5], 0, 0]),
+    )
+}
+
+impl Ports {
+    /// Empties the maps.
+    pub(super) fn new(memory: Mapped<Port>, mut port_of: Table<u32, u32>, mut devices: Devices) -> io::Result<Self> {
+        for (ifindex, _) in port_of.entries()? {
+            port_of.remove(&ifindex)?;
+        }
+        for index in 0..memory.len() {
+            memory.write(index, &Port::default());
+            devices.set(index, 0)?;
+        }
+        let slots = Slots::new(memory.len());
+        Ok(Self { memory, port_of, devices, slots, links: HashMap::new(), used: HashMap::new() })
+    }
+
+    /// A link changed.
+    pub(super) fn set_link(&mut self, link: &LinkInfo) -> Changed {
+        let usable = link.present && link.up && link.mac != [0; 6] && link.index != 0;
+        if !usable {
+            self.links.remove(&link.index);
+            return if self.clear(link.index) { Changed::Gone } else { Changed::Nothing };
+        }
+        let before = self.links.insert(link.index, link.clone());
+        let Some(&index) = self.used.get(&link.index) else {
+            return if self.open(link.index).is_some() { Changed::Usable } else { Changed::Nothing };
+        };
+        if before.is_some_and(|b| (b.mac, b.mtu) == (link.mac, link.mtu)) {
+            return Changed::Nothing;
+        }
+        let (first, mac) = words(link);
+        self.memory.u64(index, MAC).store(mac, Ordering::Release);
+        self.memory.u64(index, FIRST).store(first, Ordering::Release);
+        Changed::Usable
+    }
+
+    /// Index and link of an interface that is in use.
+    pub(super) fn get(&self, ifindex: u32) -> Option<(u16, &LinkInfo)> {
+        Some((*self.used.get(&ifindex)? as u16, self.links.get(&ifindex)?))
+    }
+
+    /// Whether an interface could be used if it had an index.
+    pub(super) fn wants(&self, ifindex: u32) -> bool {
+        self.links.contains_key(&ifindex) && !self.used.contains_key(&ifindex)
+    }
+
+    /// Gives an interface an index; `None` if there is none, or the kernel refuses.
+    pub(super) fn open(&mut self, ifindex: u32) -> Option<u32> {
+        let link = self.links.get(&ifindex)?;
+        let index = self.slots.take()?;
+        let (first, mac) = words(link);
+        self.memory.u64(index, MAC).store(mac, Ordering::Release);
+        self.memory.u64(index, FIRST).store(first, Ordering::Release);
+        let set = self.devices.set(index, ifindex).and_then(|()| self.port_of.insert(ifindex, index));
+        if let Err(error) = set {
+            tracing::warn!(interface = %link.name, %error, "packets cannot be sent by this interface");
+            self.memory.write(index, &Port::default());
+            if let Err(error) = self.devices.set(index, 0) {
+                tracing::debug!(interface = %link.name, %error, "the device map's element was not set");
+            }
+            self.slots.retire(index);
+            return None;
+        }
+        self.used.insert(ifindex, index);
+        Some(index)
+    }
+
+    /// Takes an interface's index away; whether it had one.
+    pub(super) fn clear(&mut self, ifindex: u32) -> bool {
+        let Some(index) = self.used.remove(&ifindex) else { return false };
+        if let Err(error) = self.port_of.remove(&ifindex) {
+            tracing::warn!(ifindex, %error, "the index of a removed interface stays behind");
+        }
+        // The kernel empties the device map itself when an interface goes.
+        if let Err(error) = self.devices.set(index, 0) {
+            tracing::warn!(ifindex, %error, "the device map keeps a removed interface");
+        }
+        self.memory.u64(index, FIRST).store(0, Ordering::Release);
+        self.memory.u64(index, MAC).store(0, Ordering::Release);
+        self.slots.retire(index);
+        true
+    }
+
+    /// Interfaces that have an index.
+    pub(super) fn open_ones(&self) -> Vec<u32> {
+        self.used.keys().copied().collect()
+    }
+
+    /// See [`Slots::aged`].
+    pub(super) fn aged(&mut self) {
+        self.slots.aged();
+    }
+
+    /// See [`Slots::settled`].
+    pub(super) fn settled(&mut self) {
+        self.slots.settled();
+    }
+}

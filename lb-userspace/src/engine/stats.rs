@@ -1,0 +1,179 @@
+//! Counters: sums over CPUs, differences since the last zeroing, and rates.
+//!
+//! The packet path only ever adds, each CPU to its own element, and nobody resets: a counter's start is a *base* that is taken
+//! off when it is shown. A service's counters are the sum of its servers' since each joined, and of what the servers that
+//! left had counted, so that they survive a server's removal, as the kernel's do.
+
+use super::mapped::Mapped;
+use crate::api::{Stats, VerdictView};
+use lb_common::stats::{Cpu, DestStats};
+use lb_common::verdict::NAMES;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering;
+
+/// The counters in the maps.
+#[derive(Debug)]
+pub(super) struct Counters {
+    stats: Mapped<DestStats>,
+    cpus: Mapped<Cpu>,
+    dests: u32,
+}
+
+impl Counters {
+    pub(super) fn new(stats: Mapped<DestStats>, cpus: Mapped<Cpu>, dests: u32) -> Self {
+        Self { stats, cpus, dests }
+    }
+
+    /// What all CPUs counted for a dest since the map was made.
+    pub(super) fn dest(&self, dest: u32) -> Stats {
+        let mut sum = Stats::default();
+        for cpu in 0..self.cpus.len() {
+            let Some(s) = self.stats.read(cpu * self.dests + dest) else { continue };
+            sum = plus(
+                &sum,
+                &Stats {
+                    connections: s.connections,
+                    in_packets: s.in_packets,
+                    out_packets: s.out_packets,
+                    in_bytes: s.in_bytes,
+                    out_bytes: s.out_bytes,
+                },
+            );
+        }
+        sum
+    }
+
+    /// Packets by verdict.
+    pub(super) fn verdicts(&self) -> Vec<VerdictView> {
+        let count = |i: usize| {
+            let offset = offset_of!(Cpu, verdicts) + i * 8;
+            (0..self.cpus.len()).fold(0u64, |sum, cpu| sum.wrapping_add(self.cpus.u64(cpu, offset).load(Ordering::Relaxed)))
+        };
+        NAMES
+            .iter()
+            .enumerate()
+            .map(|(i, (name, meaning))| VerdictView { name: (*name).into(), meaning: (*meaning).into(), packets: count(i) })
+            .collect()
+    }
+}
+
+fn each(a: &Stats, b: &Stats, f: impl Fn(u64, u64) -> u64) -> Stats {
+    Stats {
+        connections: f(a.connections, b.connections),
+        in_packets: f(a.in_packets, b.in_packets),
+        out_packets: f(a.out_packets, b.out_packets),
+        in_bytes: f(a.in_bytes, b.in_bytes),
+        out_bytes: f(a.out_bytes, b.out_bytes),
+    }
+}
+
+/// The sum.
+pub(super) fn plus(a: &Stats, b: &Stats) -> Stats {
+    each(a, b, u64::wrapping_add)
+}
+
+/// The difference.
+pub(super) fn minus(a: &Stats, b: &Stats) -> Stats {
+    each(a, b, u64::wrapping_sub)
+}
+
+/// The kernel's estimator: every two seconds an average moves a quarter of the way to the rate seen, in fixed point
+/// (`ip_vs_est.c`). Its rounding is kept, so that numbers agree to the last digit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Estimator {
+    last: Stats,
+    /// Connections and packets a second in units of 2^-10, bytes in units of 2^-5.
+    average: Stats,
+}
+
+const PACKETS_SHIFT: u32 = 9;
+const BYTES_SHIFT: u32 = 4;
+
+impl Estimator {
+    /// Two seconds later.
+    pub(super) fn tick(&mut self, now: &Stats) {
+        let seen = minus(now, &self.last);
+        self.last = *now;
+        let step = |average: u64, seen: u64, shift: u32| {
+            let rate = (seen << shift) as i64;
+            (average as i64 + ((rate - average as i64) >> 2)) as u64
+        };
+        let a = self.average;
+        self.average = Stats {
+            connections: step(a.connections, seen.connections, PACKETS_SHIFT),
+            in_packets: step(a.in_packets, seen.in_packets, PACKETS_SHIFT),
+            out_packets: step(a.out_packets, seen.out_packets, PACKETS_SHIFT),
+            in_bytes: step(a.in_bytes, seen.in_bytes, BYTES_SHIFT),
+            out_bytes: step(a.out_bytes, seen.out_bytes, BYTES_SHIFT),
+        };
+    }
+
+    /// Per second.
+    pub(super) fn rates(&self) -> Stats {
+        let packets = |v: u64| (v + 0x1ff) >> 10;
+        let bytes = |v: u64| (v + 0xf) >> 5;
+        Stats {
+            connections: packets(self.average.connections),
+            in_packets: packets(self.average.in_packets),
+            out_packets: packets(self.average.out_packets),
+            in_bytes: bytes(self.average.in_bytes),
+            out_bytes: bytes(self.average.out_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(n: u64) -> Stats {
+        Stats { connections: n, in_packets: n, out_packets: n, in_bytes: n, out_bytes: n }
+    }
+
+    #[test]
+    fn sums_over_cpus_keep_dests_apart() {
+        let stats = Mapped::<DestStats>::heap(6);
+        for (i, n) in [(0, 1), (1, 10), (2, 100), (3, 1000), (4, 10_000), (5, 100_000)] {
+            stats.write(i, &DestStats { in_packets: n, ..Default::default() });
+        }
+        let c = Counters::new(stats, Mapped::heap(2), 3);
+        assert_eq!(c.dest(0).in_packets, 1001);
+        assert_eq!(c.dest(2).in_packets, 100_100);
+    }
+
+    #[test]
+    fn verdicts_are_summed_under_their_names() {
+        let cpus = Mapped::<Cpu>::heap(2);
+        cpus.u64(0, 8).store(3, Ordering::Relaxed);
+        cpus.u64(1, 8).store(4, Ordering::Relaxed);
+        let v = Counters::new(Mapped::heap(2), cpus, 1).verdicts();
+        assert_eq!(v.len(), NAMES.len());
+        assert_eq!((v[1].name.as_str(), v[1].packets, v[0].packets), (NAMES[1].0, 7, 0));
+    }
+
+    /// A steady 100 a second approaches 100 as 1 - (3/4)^n does, and falls off alike.
+    #[test]
+    fn rates_rise_and_fall_by_quarters() {
+        let mut e = Estimator::default();
+        let mut total = 0;
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            total += 200;
+            e.tick(&all(total));
+            seen.push(e.rates().connections);
+        }
+        assert_eq!(seen, [25, 44, 58, 68]);
+        assert_eq!(e.rates().in_bytes, 68);
+        for _ in 0..60 {
+            total += 200;
+            e.tick(&all(total));
+        }
+        assert_eq!(e.rates(), all(100));
+        e.tick(&all(total));
+        assert_eq!(e.rates().in_packets, 75);
+        for _ in 0..60 {
+            e.tick(&all(total));
+        }
+        assert_eq!(e.rates(), all(0));
+    }
+}

@@ -1,0 +1,145 @@
+//! What runs, for the API: services with their counters, verdicts, tables.
+
+use super::Engine;
+use super::services::Running;
+use super::stats::{Estimator, minus, plus};
+use crate::api::{ServerView, ServiceView, Services, Stats, TableView, VerdictView};
+use crate::model::{EditError, EditErrorKind, ServiceId};
+
+/// Connections that a table with so many records is for (the inverse of [`lb_common::table::records_for`]).
+fn connections_for(records: u32) -> u32 {
+    (u64::from(records) * 16 / 17) as u32
+}
+
+impl Engine {
+    /// All services, in the order of their making.
+    #[must_use]
+    pub fn services(&self) -> Services {
+        Services {
+            table_size: connections_for(self.table4.conns.len()),
+            services: self
+                .applied
+                .services
+                .iter()
+                .filter_map(|s| self.running.get(&s.spec.id))
+                .map(|running| self.service_view(running))
+                .collect(),
+        }
+    }
+
+    /// One service.
+    #[must_use]
+    pub fn service(&self, id: &ServiceId) -> Option<ServiceView> {
+        self.running.get(id).map(|running| self.service_view(running))
+    }
+
+    fn service_view(&self, running: &Running) -> ServiceView {
+        let server = |(&slot, spec): (&u32, &crate::model::ServerSpec)| {
+            let record = self.dests.get(slot)?;
+            let n = self.dests.counts(slot);
+            Some(ServerView {
+                spec: spec.clone(),
+                active: n.active,
+                inactive: n.inactive,
+                persistent: n.templates,
+                resolved: self.dests.is_resolved(slot),
+                stats: minus(&self.counters.dest(slot), &record.base),
+                rates: record.estimator.rates(),
+            })
+        };
+        ServiceView {
+            spec: running.state.spec.clone(),
+            stats: self.service_stats(running),
+            rates: running.estimator.rates(),
+            servers: running.servers.iter().zip(&running.state.servers).filter_map(server).collect(),
+        }
+    }
+
+    fn service_stats(&self, running: &Running) -> Stats {
+        running.servers.iter().fold(running.gone, |sum, &slot| {
+            let joined = self.dests.get(slot).map_or_else(Stats::default, |s| s.joined);
+            plus(&sum, &minus(&self.counters.dest(slot), &joined))
+        })
+    }
+
+    /// Moves the rates by one step of the estimator.
+    pub(super) fn tick_rates(&mut self) {
+        let mut running = std::mem::take(&mut self.running);
+        for service in running.values_mut() {
+            let total = self.service_stats(service);
+            service.estimator.tick(&total);
+            for &slot in &service.servers {
+                let raw = self.counters.dest(slot);
+                if let Some(server) = self.dests.get_mut(slot) {
+                    server.estimator.tick(&minus(&raw, &server.base));
+                }
+            }
+        }
+        self.running = running;
+    }
+
+    /// Sets counters and rates to 0, of one service and its servers, or of all.
+    ///
+    /// # Errors
+    /// If there is no such service.
+    pub fn zero(&mut self, service: Option<&ServiceId>) -> Result<(), EditError> {
+        if let Some(id) = service
+            && !self.running.contains_key(id)
+        {
+            return Err(EditError::new(EditErrorKind::NoSuchService, format!("there is no service {id}")));
+        }
+        for (id, running) in &mut self.running {
+            if service.is_some_and(|s| s != id) {
+                continue;
+            }
+            running.gone = Stats::default();
+            running.estimator = Estimator::default();
+            for &slot in &running.servers {
+                let raw = self.counters.dest(slot);
+                if let Some(server) = self.dests.get_mut(slot) {
+                    server.base = raw;
+                    server.joined = raw;
+                    server.estimator = Estimator::default();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Packets by verdict.
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<VerdictView> {
+        self.counters.verdicts()
+    }
+
+    /// The connection tables and how full they are.
+    #[must_use]
+    pub fn tables(&self) -> Vec<TableView> {
+        // Every live record is in one server's counts: cheaper by far than a walk over the records.
+        let mut used = [0u64; 2];
+        for (slot, server) in self.dests.iter() {
+            let n = self.dests.counts(slot);
+            let family = match server.name {
+                Some((service, _)) => !service.address.is_ipv4(),
+                None => self.dests.memory.read(slot).is_some_and(|d| d.family == lb_common::family::FAMILY_V6),
+            };
+            let used = &mut used[usize::from(family)];
+            *used = used.wrapping_add(n.active).wrapping_add(n.inactive).wrapping_add(n.templates);
+        }
+        let view = |family: &str, records, used| TableView { family: family.into(), size: connections_for(records), used };
+        vec![view("ipv4", self.table4.conns.len(), used[0]), view("ipv6", self.table6.conns.len(), used[1])]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_common::table::records_for;
+
+    #[test]
+    fn the_table_size_is_the_one_asked_for() {
+        for n in (1..3000).chain([999_999, 1_000_000, 10_000_000, 64_000_000]) {
+            assert_eq!(connections_for(records_for(n)), n);
+        }
+    }
+}
