@@ -1,1 +1,7 @@
 //! `lvxd`: configuration, attachment, the control socket, life and death.
+
+pub mod args;
+pub mod bpffs;
+pub mod config;
+pub mod lock;
+pub mod settings;
