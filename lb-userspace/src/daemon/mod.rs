@@ -5,3 +5,6 @@ pub mod bpffs;
 pub mod config;
 pub mod lock;
 pub mod settings;
+pub mod attach;
+pub mod kernel;
+pub mod load;
