@@ -1,1 +1,4 @@
-//! tests
+//! What the tests, the demo and the benchmark stand on: a director without a daemon for single packets ([`director`], [`packet`]).
+
+pub mod director;
+pub mod packet;

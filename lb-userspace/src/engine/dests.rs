@@ -319,11 +319,12 @@ impl Dests {
     }
 
     /// How many elements could be had: free ones, and trash without connections.
+    #[cfg(test)]
     pub(super) fn available(&self) -> usize {
-        self.slots.available() + self.iter().filter(|&(slot, s)| !s.present && self.refers(slot) == 0).count()
+        self.slots.available() + self.iter().filter(|&(slot, s)| !s.present && self.is_idle(slot)).count()
     }
 
-    /// Whether a server could be given up at once, were it removed.
+    /// Whether no connection refers to an element.
     pub(super) fn is_idle(&self, slot: u32) -> bool {
         self.refers(slot) == 0
     }
@@ -336,6 +337,11 @@ impl Dests {
     /// Removed servers that connections still refer to.
     pub(super) fn lingering(&self) -> usize {
         self.iter().filter(|&(slot, s)| !s.present && self.refers(slot) != 0).count()
+    }
+
+    /// The same, of servers that only an earlier daemon knew.
+    pub(super) fn lingering_unnamed(&self) -> usize {
+        self.iter().filter(|&(slot, s)| s.name.is_none() && self.refers(slot) != 0).count()
     }
 
     /// Sets the way of a server in use.

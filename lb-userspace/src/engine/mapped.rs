@@ -201,10 +201,13 @@ mod tests {
         m.write(2, &[1, 2, 3]);
         assert_eq!(m.read(2), Some([1, 2, 3]));
         assert_eq!(m.u32(2, 8).load(Ordering::Relaxed), 3);
-        m.clone().u32(2, 4).store(9, Ordering::Relaxed);
+        let other = m.clone();
+        other.u32(2, 4).store(9, Ordering::Relaxed);
         assert_eq!(m.read(2), Some([1, 9, 3]));
         assert_eq!(m.read(1), Some([0; 3]), "neighbours stay");
         assert_eq!(m.read(3), Some([0; 3]));
-        assert_eq!(m.read(4), None);
+        drop(m);
+        assert_eq!(other.read(2), Some([1, 9, 3]), "the last user keeps the memory");
+        assert_eq!(other.read(4), None);
     }
 }

@@ -165,7 +165,7 @@ impl Devices {
     }
 }
 
-/// Sizes of maps made by [`Maps::in_memory`].
+/// Sizes of the maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Connections of one family.
@@ -178,6 +178,27 @@ pub struct Sizes {
     pub picks: u32,
     /// CPUs.
     pub cpus: u32,
+}
+
+impl Sizes {
+    /// Elements of every map whose size is not fixed, for the loader.
+    #[must_use]
+    pub fn max_entries(&self) -> [(&'static str, u32); 11] {
+        let (records, buckets) = (records_for(self.connections), buckets_for(self.connections));
+        [
+            (map::INDEX4, buckets),
+            (map::INDEX6, buckets),
+            (map::CONNS4, records),
+            (map::CONNS6, records),
+            (map::SERVICE_KEYS, self.services),
+            (map::SERVICES, self.services),
+            (map::DESTS, self.servers),
+            (map::DEST_CONNS, self.servers),
+            (map::DEST_STATS, self.servers.saturating_mul(self.cpus)),
+            (map::PICKS, self.picks),
+            (map::CPUS, self.cpus),
+        ]
+    }
 }
 
 /// All maps.
@@ -214,11 +235,12 @@ fn same(map: &'static str, what: &'static str, found: u64, expected: u64) -> Res
     if found == expected { Ok(()) } else { Err(MapsError::Shape { map, what, found, expected }) }
 }
 
-fn array<T: Pod>(ebpf: &mut aya::Ebpf, name: &'static str) -> Result<Mapped<T>, MapsError> {
-    let Map::Array(data) = take(ebpf, name)? else {
+/// Maps an array into memory. It stays with the object, whose programs refer to it until they are loaded.
+fn array<T: Pod>(ebpf: &aya::Ebpf, name: &'static str) -> Result<Mapped<T>, MapsError> {
+    let Map::Array(data) = ebpf.map(name).ok_or(MapsError::Missing { map: name })? else {
         return Err(MapsError::Type { map: name, expected: "an array" });
     };
-    let info = info(&data, name)?;
+    let info = info(data, name)?;
     same(name, "the key's size", info.key_size().into(), 4)?;
     same(name, "the value's size", info.value_size().into(), size_of::<T>() as u64)?;
     Mapped::map(data.fd(), info.max_entries()).map_err(|source| MapsError::Mmap { map: name, source })
@@ -236,7 +258,7 @@ fn hash<K: Pod, V: Pod>(ebpf: &mut aya::Ebpf, name: &'static str) -> Result<(Tab
 }
 
 impl Maps {
-    /// Takes the maps of a loaded object.
+    /// Takes the maps of a loaded object, before or after its programs are loaded.
     ///
     /// # Errors
     /// The first map that is missing, of another shape, or cannot be mapped into memory.

@@ -1,15 +1,14 @@
 //! The interfaces that packets may leave by: elements of the ports map, of the device map, and the hash between them.
 //!
-//! An interface gets an index when it comes up, or when a server behind it needs one. Packets hold indices (in a server's next hop, in a
-//! connection's cached one), so an index is not given to another interface before the old one rested in limbo, and the next
-//! hops' generation is bumped when an interface goes.
+//! An interface gets an index when it comes up, or when a server behind it needs one. Connections hold indices in the cached next
+//! hops of their answers and may go on using one when the kernel has no better answer, so an interface that comes back gets
+//! the index that it had, and an index goes to another interface only when no other is left.
 
 use super::mapped::Mapped;
 use super::maps::{Devices, Table};
-use super::slots::Slots;
 use crate::net::LinkInfo;
 use lb_common::dest::Port;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -30,7 +29,8 @@ pub(super) struct Ports {
     memory: Mapped<Port>,
     port_of: Table<u32, u32>,
     devices: Devices,
-    slots: Slots,
+    /// Indices without an interface, longest first, and the one that each had.
+    free: VecDeque<(u32, u32)>,
     /// Links that could be used, by interface.
     links: HashMap<u32, LinkInfo>,
     /// Index by interface.
@@ -60,8 +60,8 @@ impl Ports {
             memory.write(index, &Port::default());
             devices.set(index, 0)?;
         }
-        let slots = Slots::new(memory.len());
-        Ok(Self { memory, port_of, devices, slots, links: HashMap::new(), used: HashMap::new() })
+        let free = (0..memory.len()).map(|index| (index, 0)).collect();
+        Ok(Self { memory, port_of, devices, free, links: HashMap::new(), used: HashMap::new() })
     }
 
     /// A link changed.
@@ -97,7 +97,9 @@ impl Ports {
     /// Gives an interface an index; `None` if there is none, or the kernel refuses.
     pub(super) fn open(&mut self, ifindex: u32) -> Option<u32> {
         let link = self.links.get(&ifindex)?;
-        let index = self.slots.take()?;
+        let own = self.free.iter().position(|&(_, had)| had == ifindex);
+        let own = own.or_else(|| self.free.iter().position(|&(_, had)| had == 0)).unwrap_or(0);
+        let (index, _) = self.free.remove(own)?;
         let (first, mac) = words(link);
         self.memory.u64(index, MAC).store(mac, Ordering::Release);
         self.memory.u64(index, FIRST).store(first, Ordering::Release);
@@ -108,7 +110,7 @@ impl Ports {
             if let Err(error) = self.devices.set(index, 0) {
                 tracing::debug!(interface = %link.name, %error, "the device map's element was not set");
             }
-            self.slots.retire(index);
+            self.free.push_back((index, 0));
             return None;
         }
         self.used.insert(ifindex, index);
@@ -127,22 +129,12 @@ impl Ports {
         }
         self.memory.u64(index, FIRST).store(0, Ordering::Release);
         self.memory.u64(index, MAC).store(0, Ordering::Release);
-        self.slots.retire(index);
+        self.free.push_back((index, ifindex));
         true
     }
 
     /// Interfaces that have an index.
     pub(super) fn open_ones(&self) -> Vec<u32> {
         self.used.keys().copied().collect()
-    }
-
-    /// See [`Slots::aged`].
-    pub(super) fn aged(&mut self) {
-        self.slots.aged();
-    }
-
-    /// See [`Slots::settled`].
-    pub(super) fn settled(&mut self) {
-        self.slots.settled();
     }
 }

@@ -11,11 +11,11 @@ use super::plan::{Candidate, Planner, planner};
 use super::services::Running;
 use super::{Engine, stats};
 use crate::api::Stats;
-use crate::model::{Desired, EditError, EditErrorKind, ServerSpec, ServiceId, ServiceState, Timeouts};
+use crate::model::{Desired, EditError, EditErrorKind, ServerId, ServerSpec, ServiceId, ServiceState, Timeouts};
 use lb_common::config::Config;
 use lb_common::tcp;
 use lb_common::time::ticks_of_seconds;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
@@ -57,6 +57,16 @@ fn full(message: String) -> EditError {
     EditError::new(EditErrorKind::Full, message)
 }
 
+fn no_service_left(id: &ServiceId, limit: u32) -> EditError {
+    full(format!("service {id}: all {limit} services are in use"))
+}
+
+fn no_server_left(service: &ServiceId, server: &ServerId, limit: u32, lingering: usize) -> EditError {
+    full(format!(
+        "server {server} of service {service}: all {limit} servers are in use, {lingering} of them removed ones that still have connections"
+    ))
+}
+
 impl Engine {
     /// Makes the maps equal to the desired state.
     ///
@@ -90,9 +100,10 @@ impl Engine {
         };
         let kept = remainder(old, new);
         let less = diff(old, &kept);
-        if (less.removed.is_empty() && less.changed.is_empty()) || !self.would_fit(&less, new) {
+        if less.removed.is_empty() && less.changed.is_empty() {
             return Err(error);
         }
+        self.check_room(&kept, new)?;
         // Removing takes no room.
         let prepared = self.prepare(&less)?;
         self.carry_out(prepared, &less.removed)?;
@@ -102,28 +113,33 @@ impl Engine {
         result.inspect_err(|_| self.go_back(old))
     }
 
-    /// Whether services and servers will have elements once `less` has been carried out.
-    fn would_fit(&self, less: &Diff, new: &[State]) -> bool {
-        let leaving = |state: &State| {
-            let Some(running) = self.running.get(&state.spec.id) else { return 0 };
-            let (_, gone) = places(&running.state.servers, &running.servers, &state.servers);
-            gone.into_iter().filter(|&slot| self.dests.is_idle(slot)).count()
-        };
-        let all = |id: &ServiceId| {
-            let servers = self.running.get(id).map_or(&[][..], |r| &r.servers);
-            servers.iter().filter(|&&slot| self.dests.is_idle(slot)).count()
-        };
-        let freed = less.changed.iter().map(leaving).sum::<usize>() + less.removed.iter().map(all).sum::<usize>();
-        let present: usize = self.running.values().map(|r| r.servers.len()).sum();
-        let wanted: usize = new.iter().map(|s| s.servers.len()).sum();
-        let going = less
-            .changed
-            .iter()
-            .map(|s| self.running.get(&s.spec.id).map_or(0, |r| r.servers.len().saturating_sub(s.servers.len())));
-        let going = going.sum::<usize>()
-            + less.removed.iter().map(|id| self.running.get(id).map_or(0, |r| r.servers.len())).sum::<usize>();
-        let staying = present.saturating_sub(going);
-        new.len() <= self.services.slots.limit() as usize && wanted.saturating_sub(staying) <= self.dests.available() + freed
+    /// Checks that services and servers will have elements once nothing but `kept` is left.
+    fn check_room(&self, kept: &[State], new: &[State]) -> Result<(), EditError> {
+        let services = self.services.slots.limit();
+        if let Some(s) = new.get(services as usize) {
+            return Err(no_service_left(&s.spec.id, services));
+        }
+        let stay: HashSet<(ServiceId, ServerId)> =
+            kept.iter().flat_map(|s| s.servers.iter().map(|server| (s.spec.id, server.id))).collect();
+        // Elements of removed servers that have connections cannot be had, but by the same servers.
+        let lingering: HashSet<_> =
+            self.dests.iter().filter(|&(slot, _)| !self.dests.is_idle(slot)).filter_map(|(_, s)| s.name).collect();
+        let unnamed = self.dests.lingering_unnamed();
+        let gone = lingering.difference(&stay).count() + unnamed;
+        let mut taken = stay.len() + gone;
+        for s in new {
+            for server in s.servers.iter().rev() {
+                let name = (s.spec.id, server.id);
+                if stay.contains(&name) || lingering.contains(&name) {
+                    continue;
+                }
+                taken += 1;
+                if taken > self.dests.limit() as usize {
+                    return Err(no_server_left(&name.0, &name.1, self.dests.limit(), gone));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Restores what was before a change that failed half way.
@@ -189,7 +205,7 @@ impl Engine {
             None => {
                 let limit = self.services.slots.limit();
                 let slot = self.services.slots.take();
-                p.slot = Some(slot.ok_or_else(|| full(format!("service {id}: all {limit} services are in use")))?);
+                p.slot = Some(slot.ok_or_else(|| no_service_left(&id, limit))?);
                 p.planner = Some(planner(&p.state.spec));
                 (vec![None; p.state.servers.len()], Vec::new(), None)
             }
@@ -198,14 +214,11 @@ impl Engine {
         for (slot, server) in found.into_iter().zip(&p.state.servers) {
             let place = match slot {
                 Some(slot) => Place::Kept(slot),
-                None => Place::New(self.dests.claim(&(id, server.id)).ok_or_else(|| {
-                    full(format!(
-                        "server {} of service {id}: all {} servers are in use, {} of them removed ones that still have connections",
-                        server.id,
-                        self.dests.limit(),
-                        self.dests.lingering(),
-                    ))
-                })?),
+                None => {
+                    let claim = self.dests.claim(&(id, server.id));
+                    let full = || no_server_left(&id, &server.id, self.dests.limit(), self.dests.lingering());
+                    Place::New(claim.ok_or_else(full)?)
+                }
             };
             p.places.push(place);
         }
@@ -361,7 +374,6 @@ impl Engine {
         self.services.slots.aged();
         self.services.picks.aged();
         self.dests.aged();
-        self.ports.aged();
         self.hops.aged();
         self.tick_rates();
     }

@@ -56,6 +56,7 @@ impl Slots {
     }
 
     /// How many can be had, limbo included.
+    #[cfg(test)]
     pub(super) fn available(&self) -> usize {
         self.free.len() + self.limbo.len() + self.old_limbo.len() + (self.limit - self.fresh) as usize
     }

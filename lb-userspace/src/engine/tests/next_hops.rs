@@ -68,14 +68,18 @@ fn links_come_change_and_go() {
     d.engine.set_link(&link(7, 7));
     assert_ne!(d.dest(80, 1).next_hop, 0);
     d.engine.set_link(&LinkInfo { mtu: 9000, ..link(7, 8) });
-    let port = d.ports.read(port_of(&d, 7).unwrap()).unwrap();
+    let index = port_of(&d, 7).unwrap();
+    let port = d.ports.read(index).unwrap();
     assert_eq!((port.mac, port.mtu), ([2, 0, 0, 0, 0, 8], 9000));
     assert_eq!(d.dest(80, 1).src_mac, [2, 0, 0, 0, 0, 8]);
     let generation = d.engine.config.read(0).unwrap().next_hop_generation;
     d.engine.set_link(&LinkInfo { up: false, ..link(7, 8) });
     assert_eq!((d.dest(80, 1).next_hop, port_of(&d, 7)), (0, None));
     assert_ne!(d.engine.config.read(0).unwrap().next_hop_generation, generation);
+    // Another interface comes between; the first gets its index back, which connections may still have.
+    d.engine.set_link(&link(8, 1));
     d.engine.set_link(&link(7, 8));
+    assert_eq!(port_of(&d, 7), Some(index));
     assert_ne!(d.dest(80, 1).next_hop, 0);
     // Without a MAC there is nothing to send frames from.
     d.engine.set_link(&LinkInfo { mac: [0; 6], ..link(1, 0) });

@@ -196,3 +196,41 @@ fn thresholds_decide_the_overload_when_edited() {
     d.edit(&[limit(0, 0)]);
     assert_eq!(overloaded(&d), 0);
 }
+
+#[test]
+fn a_key_that_the_kernel_refuses_changes_nothing() {
+    let mut maps = Maps::in_memory(&SIZES);
+    maps.service_keys = maps::Table::Heap { map: HashMap::new(), max: 2 };
+    let mut d = Director::over(maps);
+    d.edit(&[add_service(1), add(1, 1), add(1, 2)]);
+    assert_eq!(d.pick(1), Some(2));
+    let edits = [delete(1, 2), add_service(2), add(2, 1), add_service(3), add(3, 1), add_service(4), add(4, 1), add_service(5)];
+    assert_full(d.try_edit(&edits), "service TCP 10.9.0.10:3");
+    assert_eq!(d.engine.services().services.len(), 1);
+    assert_eq!(d.picks(1, 2).len(), 2);
+    assert!(d.dest(1, 2).flags & USABLE == USABLE);
+    assert_eq!((d.lookup(&key_of(&vip(2))), d.lookup(&key_of(&vip(3)))), (None, None));
+    for _ in 0..130 {
+        d.engine.estimate();
+    }
+    assert_eq!((d.engine.dests.iter().count(), d.engine.services.slots.available()), (2, 7));
+}
+
+#[test]
+fn ipv6_services_are_as_good() {
+    let mut d = Director::new(&SIZES);
+    let id = ServiceId { protocol: Protocol::Udp, address: "2001:db8::10".parse().unwrap(), port: 53 };
+    let netmask = Some("ffff:ffff::".parse().unwrap());
+    let mut service = ServiceSpec { one_packet: true, ..spec(id) };
+    service.persistence = Some(crate::model::Persistence { timeout_s: 1, netmask });
+    let server = ServerSpec { id: ServerId { address: "2001:db8::11".parse().unwrap(), port: 5353 }, ..server(1, 1) };
+    d.edit(&[Edit::AddService { service }, Edit::AddServer { service: id, server }]);
+    let slot = d.lookup(&key_of(&id)).unwrap();
+    let s = d.engine.services.memory.read(slot).unwrap();
+    assert_eq!(s.flags, lb_common::service::ONE_PACKET | lb_common::service::PERSISTENT);
+    assert_eq!(s.persist_mask, lb_common::family::wide_of("ffff:ffff::".parse().unwrap()).0);
+    let plan = s.plans[Service::plan_of(s.cursor)];
+    let dest = d.dests.read(d.engine.services.picks_memory.read(plan.base).unwrap()).unwrap();
+    assert_eq!(lb_common::family::ip_of(dest.real, dest.family), Some("2001:db8::11".parse().unwrap()));
+    assert_eq!(u16::from_be(dest.port), 5353);
+}

@@ -1,0 +1,317 @@
+//! Cost of a packet, by BPF_PROG_TEST_RUN: a table, and JSON. Run it as `cargo xtask bench`.
+
+use anyhow::{Context, Result, bail};
+use aya::maps::{Array, HashMap};
+use clap::Parser;
+use lb_userspace::engine::Sizes;
+use lb_userspace::model::{Desired, Edit, Forwarding, Protocol, SchedulerKind, ServerId, ServerSpec, ServiceId, ServiceSpec};
+use lvx_tests::director::{DIRECTOR_MAC, Director, INGRESS, action, possible_cpus};
+use lvx_tests::packet::{Frame, flag};
+use std::net::{IpAddr, SocketAddr};
+
+/// Per-packet cost of the XDP program, as ratios to a program that parses and does one hash lookup.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Args {
+    /// Runs of which the median is taken.
+    #[arg(long, default_value_t = 9)]
+    runs: usize,
+    /// Packets in a run.
+    #[arg(long, default_value_t = 1_000_000)]
+    packets: u32,
+    /// Established connections that spread packets belong to.
+    #[arg(long, default_value_t = 1_000_000)]
+    connections: u32,
+    /// Write the figures as JSON to this file.
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// As in the benchmark's object.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Bench {
+    len: u32,
+    mode: u32,
+    clients: u32,
+    reverse: u32,
+    count: u64,
+    template: [u64; 10],
+}
+
+// SAFETY: plain integers without padding.
+unsafe impl aya::Pod for Bench {}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    Hot,
+    Random,
+    New,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Forward(Forwarding),
+    Reply,
+    Foreign,
+}
+
+struct Bed {
+    d: Director,
+    v6: bool,
+    packets: u32,
+    runs: usize,
+}
+
+struct Addresses {
+    client: SocketAddr,
+    vip: SocketAddr,
+    server: SocketAddr,
+    foreign: SocketAddr,
+    source: IpAddr,
+}
+
+fn addresses(v6: bool) -> Addresses {
+    let (client, vip, server, foreign, source) = if v6 {
+        ("[fd00:a::40:0:0]:1024", "[fd00:b::1]:80", "[fd00:c::1]:8080", "[fd00:b::2]:443", "fd00:c::fe")
+    } else {
+        ("10.64.0.0:1024", "192.0.2.1:80", "172.16.0.1:8080", "192.0.2.2:443", "172.16.0.254")
+    };
+    let a = |s: &str| s.parse().expect("an address");
+    Addresses { client: a(client), vip: a(vip), server: a(server), foreign: a(foreign), source: source.parse().expect("an address") }
+}
+
+const PROGRAMS4: [&str; 4] = ["bench_empty", "bench_wrapper4", "bench_floor4", "bench_lvx4"];
+const PROGRAMS6: [&str; 4] = ["bench_empty", "bench_wrapper6", "bench_floor6", "bench_lvx6"];
+
+impl Bed {
+    /// A director with one service on one server, and `connections` established.
+    fn new(v6: bool, method: Forwarding, args: &Args) -> Result<Self> {
+        let sizes = Sizes { connections: args.connections + args.connections / 4, services: 64, servers: 64, picks: 4096, cpus: possible_cpus()? };
+        let programs = if v6 { PROGRAMS6 } else { PROGRAMS4 };
+        let floor = [("LVX_FLOOR4", args.connections + 1), ("LVX_FLOOR6", args.connections + 1)];
+        let mut d = Director::load(lb_userspace::object::BENCH, &sizes, &programs, &floor)?;
+        d.link(INGRESS, DIRECTOR_MAC, 1500);
+        let a = addresses(v6);
+        let id = ServiceId { protocol: Protocol::Tcp, address: a.vip.ip(), port: a.vip.port() };
+        let service =
+            ServiceSpec { id, scheduler: SchedulerKind::Rr, sched_flags: Default::default(), persistence: None, one_packet: false };
+        let server = ServerSpec {
+            id: ServerId { address: a.server.ip(), port: a.server.port() },
+            forwarding: method,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let mut desired = Desired::default();
+        desired
+            .apply(&[Edit::AddService { service }, Edit::AddServer { service: id, server }])
+            .map_err(|e| anyhow::anyhow!("{e}"))?;
+        d.configure(&desired)?;
+        d.reach(a.server.ip(), [2, 0, 0, 0, 1, 1], a.source);
+        Ok(Self { d, v6, packets: args.packets, runs: args.runs })
+    }
+
+    fn program(&self, n: usize) -> &'static str {
+        if self.v6 { PROGRAMS6[n] } else { PROGRAMS4[n] }
+    }
+
+    fn set(&mut self, frame: &[u8], mode: u32, clients: u32, reverse: bool, count: u64) -> Result<()> {
+        let mut template = [0u8; 80];
+        let n = frame.len().min(80);
+        template[..n].copy_from_slice(&frame[..n]);
+        let mut words = [0; 10];
+        for (w, b) in words.iter_mut().zip(template.chunks_exact(8)) {
+            *w = u64::from_ne_bytes(b.try_into().expect("eight bytes"));
+        }
+        let bench = Bench { len: frame.len() as u32, mode, clients, reverse: reverse.into(), count, template: words };
+        let mut map: Array<_, Bench> = Array::try_from(self.d.ebpf.map_mut("LVX_BENCH").context("no LVX_BENCH")?)?;
+        map.set(0, bench, 0)?;
+        Ok(())
+    }
+
+    fn frame(&self, case: Case, flags: u8) -> Vec<u8> {
+        let a = addresses(self.v6);
+        let (src, dst) = match case {
+            Case::Forward(_) => (a.client, a.vip),
+            Case::Reply => (a.server, a.client),
+            Case::Foreign => (a.client, a.foreign),
+        };
+        Frame::tcp(src, dst, flags).payload(b"benchmark").bytes()
+    }
+
+    /// Makes `connections` established connections.
+    fn establish(&mut self, connections: u32) -> Result<()> {
+        let n = connections + 1;
+        for flags in [flag::SYN, flag::ACK] {
+            let frame = self.frame(Case::Forward(Forwarding::Dr), flags);
+            self.set(&frame, 2, n, false, u64::MAX)?;
+            let (_, verdict) = self.d.time(self.program(3), &frame, n)?;
+            if verdict != action::TX {
+                let verdicts: Vec<_> = self.d.engine.verdicts().into_iter().filter(|v| v.packets != 0).collect();
+                bail!("establishing connections: action {verdict}, verdicts {verdicts:?}");
+            }
+        }
+        let live: u64 = self.d.engine.tables().iter().map(|t| t.used).sum();
+        if live != u64::from(n) {
+            bail!("{live} connections instead of {n}");
+        }
+        Ok(())
+    }
+
+    /// Fills the floor's hash with the clients that spread packets come from.
+    fn fill_floor(&mut self, connections: u32) -> Result<()> {
+        let frame = self.frame(Case::Forward(Forwarding::Dr), flag::ACK);
+        let word = |at: usize| u32::from_ne_bytes(frame[at..at + 4].try_into().expect("four bytes"));
+        let long = |at: usize| u64::from_ne_bytes(frame[at..at + 8].try_into().expect("eight bytes"));
+        for client in 0..=connections {
+            let port = |ports: u32| (ports & 0xffff_0000) | u32::from(client as u16 | 0x400);
+            if self.v6 {
+                let mut map: HashMap<_, [u64; 5], u64> = HashMap::try_from(self.d.ebpf.map_mut("LVX_FLOOR6").context("no map")?)?;
+                let last = long(30) ^ u64::from(client.to_be()) << 32;
+                let ports = port(word(54));
+                map.insert([long(22), last, long(38), long(46), u64::from(ports) << 32 | 6], 1, 0)?;
+            } else {
+                let mut map: HashMap<_, [u64; 2], u64> = HashMap::try_from(self.d.ebpf.map_mut("LVX_FLOOR4").context("no map")?)?;
+                let src = word(26) ^ client.to_be();
+                map.insert([u64::from(src) << 32 | u64::from(word(30)), u64::from(port(word(34))) << 32 | 6], 1, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Median cost of a program, ns.
+    fn measure(&mut self, program: usize, frame: &[u8], expect: u32, mut before: impl FnMut(&mut Self) -> Result<()>) -> Result<f64> {
+        let mut all = Vec::new();
+        for _ in 0..self.runs {
+            before(self)?;
+            let packets = self.packets;
+            let (t, got) = self.d.time(self.program(program), frame, packets)?;
+            if got != expect {
+                bail!("{}: action {got} instead of {expect}", self.program(program));
+            }
+            all.push(t.as_nanos() as f64);
+        }
+        all.sort_by(f64::total_cmp);
+        Ok(all[all.len() / 2])
+    }
+}
+
+struct Row {
+    name: String,
+    total: f64,
+    cost: f64,
+    floor: f64,
+    target: Option<f64>,
+}
+
+fn name_of(case: Case, spread: Spread) -> String {
+    let what = match case {
+        Case::Forward(Forwarding::Nat) => "NAT forward",
+        Case::Forward(Forwarding::Dr) => "DR",
+        Case::Forward(Forwarding::Tun) => "TUN",
+        Case::Reply => "NAT reply",
+        Case::Foreign => "no service",
+    };
+    match spread {
+        Spread::Hot => format!("{what}, hot"),
+        Spread::Random => format!("{what}, spread"),
+        Spread::New => format!("{what}, new connection"),
+    }
+}
+
+fn target(v6: bool, case: Case, spread: Spread) -> Option<f64> {
+    match (case, spread) {
+        (_, Spread::New) => Some(10.0),
+        (Case::Foreign, _) => Some(1.2),
+        (_, Spread::Hot) => Some(if v6 { 2.0 } else { 1.8 }),
+        (_, Spread::Random) => Some(1.6),
+    }
+}
+
+/// All cases of one family and method.
+fn cases(v6: bool, method: Forwarding, args: &Args, rows: &mut Vec<Row>) -> Result<()> {
+    let family = if v6 { "IPv6" } else { "IPv4" };
+    let wanted = |name: &str| args.only.as_ref().is_none_or(|o| name.contains(o.as_str()));
+    let mut list = vec![(Case::Forward(method), Spread::Hot), (Case::Forward(method), Spread::Random)];
+    if method == Forwarding::Nat {
+        list.extend([(Case::Reply, Spread::Hot), (Case::Reply, Spread::Random)]);
+        list.extend([(Case::Foreign, Spread::Hot), (Case::Foreign, Spread::Random)]);
+    }
+    list.push((Case::Forward(method), Spread::New));
+    list.retain(|&(c, s)| wanted(&format!("{family} {}", name_of(c, s))));
+    if list.is_empty() {
+        return Ok(());
+    }
+    let mut bed = Bed::new(v6, method, args)?;
+    bed.establish(args.connections)?;
+    bed.fill_floor(args.connections)?;
+    for (case, spread) in list {
+        let name = format!("{family} {}", name_of(case, spread));
+        let reverse = case == Case::Reply;
+        let n = args.connections;
+        let flags = if spread == Spread::New { flag::SYN } else { flag::ACK };
+        let frame = bed.frame(case, flags);
+        let mode = match spread {
+            Spread::Hot => 0,
+            Spread::Random => 1,
+            Spread::New => 2,
+        };
+        let empty = bed.measure(0, &frame, action::PASS, |_| Ok(()))?;
+        // The floor is a hit, hot and spread alike, in the client's direction.
+        let forward = bed.frame(Case::Forward(method), flag::ACK);
+        let floor_mode = if mode == 1 { 1 } else { 0 };
+        bed.set(&forward, floor_mode, n, false, 0)?;
+        let floor_wrapper = bed.measure(1, &forward, action::PASS, |_| Ok(()))?;
+        let floor = bed.measure(2, &forward, action::PASS, |_| Ok(()))? - (floor_wrapper - empty);
+        bed.set(&frame, mode, n, reverse, 0)?;
+        let wrapper = bed.measure(1, &frame, action::PASS, |_| Ok(()))?;
+        let expect = if case == Case::Foreign { action::PASS } else { action::TX };
+        let mut epoch = 0;
+        let total = bed.measure(3, &frame, expect, |b| {
+            if spread == Spread::New {
+                // Everything expires and is swept: each run starts with an empty table.
+                epoch += 1;
+                b.d.engine.set_clock_offset(epoch * 500_000);
+                let mut sweeper = b.d.engine.sweeper();
+                while !sweeper.step(u32::MAX).round {}
+                b.set(&frame, mode, n, reverse, 0)?;
+            }
+            Ok(())
+        })?;
+        let row = Row { name, total, cost: total - (wrapper - empty), floor, target: target(v6, case, spread) };
+        print_row(&row, wrapper - empty);
+        rows.push(row);
+    }
+    Ok(())
+}
+
+fn print_row(r: &Row, wrapper: f64) {
+    let ratio = r.cost / r.floor;
+    let target = r.target.map_or(String::new(), |t| format!("{t:4.1}{}", if ratio <= t { "" } else { "  missed" }));
+    println!("{:<32}{:>8.0}{:>9.0}{:>8.0}{:>8.0}{:>8.2}  {target}", r.name, r.total, wrapper, r.cost, r.floor, ratio);
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    println!("medians of {} runs of {} packets, ns; {} connections", args.runs, args.packets, args.connections);
+    println!("{:<32}{:>8}{:>9}{:>8}{:>8}{:>8}  target", "case", "total", "wrapper", "cost", "floor", "ratio");
+    let mut rows = Vec::new();
+    for v6 in [false, true] {
+        for method in [Forwarding::Nat, Forwarding::Dr, Forwarding::Tun] {
+            cases(v6, method, &args, &mut rows)?;
+        }
+    }
+    if let Some(path) = &args.json {
+        let all: Vec<_> = rows
+            .iter()
+            .map(|r| serde_json::json!({"case": r.name, "ns": r.cost, "floor_ns": r.floor, "ratio": r.cost / r.floor, "target": r.target}))
+            .collect();
+        std::fs::write(path, serde_json::to_string_pretty(&all)?).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
