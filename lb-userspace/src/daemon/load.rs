@@ -5,18 +5,15 @@
 //! them, and are replaced.
 
 use super::config::Sizes;
+use crate::object::PROGRAM;
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::config::Config;
 use lb_common::filter::FILTER_WORDS;
 use lb_common::limits::{ABI_VERSION, MAX_PORTS, map};
-use lb_common::table::{buckets_for, records_for};
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// The program's name in the object.
-pub const PROGRAM: &str = "lvx";
 
 /// Why program and maps cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -122,26 +119,17 @@ pub fn possible_cpus() -> Result<u32, LoadError> {
 /// Pinned maps and their numbers of elements.
 fn shapes(sizes: &Sizes, cpus: u32) -> Result<Vec<(&'static str, u32)>, LoadError> {
     let (connections, servers) = (sizes.connections(), sizes.servers());
-    let stats = servers.checked_mul(cpus).ok_or(LoadError::TooLarge { servers, cpus })?;
-    Ok(vec![
+    servers.checked_mul(cpus).ok_or(LoadError::TooLarge { servers, cpus })?;
+    let sizes = crate::engine::Sizes { connections, services: sizes.services(), servers, picks: sizes.picks(), cpus };
+    let fixed = [
         (map::CONFIG, 1),
-        (map::INDEX4, buckets_for(connections)),
-        (map::INDEX6, buckets_for(connections)),
-        (map::CONNS4, records_for(connections)),
-        (map::CONNS6, records_for(connections)),
         (map::HANDS, 1),
-        (map::SERVICE_KEYS, sizes.services()),
-        (map::SERVICES, sizes.services()),
         (map::FILTER, FILTER_WORDS),
-        (map::PICKS, sizes.picks()),
-        (map::DESTS, servers),
-        (map::DEST_CONNS, servers),
-        (map::DEST_STATS, stats),
-        (map::CPUS, cpus),
         (map::PORTS, MAX_PORTS),
         (map::PORT_OF, MAX_PORTS),
         (map::TX, MAX_PORTS),
-    ])
+    ];
+    Ok(sizes.max_entries().into_iter().chain(fixed).collect())
 }
 
 /// What the pins of a directory are.

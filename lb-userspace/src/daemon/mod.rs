@@ -8,3 +8,7 @@ pub mod settings;
 pub mod attach;
 pub mod kernel;
 pub mod load;
+pub mod core;
+pub mod interfaces;
+pub mod state;
+pub mod sweep;
