@@ -49,8 +49,14 @@ unsafe impl aya::Pod for Bench {}
 enum Spread {
     Hot,
     Random,
+    /// In a table that stays in the caches.
     New,
+    /// In a large one.
+    NewSpread,
 }
+
+/// Connections in the table that new ones are measured hot in.
+const HOT_TABLE: u32 = 8192;
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,9 +83,9 @@ struct Addresses {
 
 fn addresses(v6: bool) -> Addresses {
     let (client, vip, server, foreign, source) = if v6 {
-        ("[fd00:a::40:0:0]:1024", "[fd00:b::1]:80", "[fd00:c::1]:8080", "[fd00:b::2]:443", "fd00:c::fe")
+        ("[fd00:a::40:0:0]:4", "[fd00:b::1]:80", "[fd00:c::1]:8080", "[fd00:b::2]:443", "fd00:c::fe")
     } else {
-        ("10.64.0.0:1024", "192.0.2.1:80", "172.16.0.1:8080", "192.0.2.2:443", "172.16.0.254")
+        ("10.64.0.0:4", "192.0.2.1:80", "172.16.0.1:8080", "192.0.2.2:443", "172.16.0.254")
     };
     let a = |s: &str| s.parse().expect("an address");
     Addresses { client: a(client), vip: a(vip), server: a(server), foreign: a(foreign), source: source.parse().expect("an address") }
@@ -90,10 +96,10 @@ const PROGRAMS6: [&str; 4] = ["bench_empty", "bench_wrapper6", "bench_floor6", "
 
 impl Bed {
     /// A director with one service on one server, and `connections` established.
-    fn new(v6: bool, method: Forwarding, args: &Args) -> Result<Self> {
-        let sizes = Sizes { connections: args.connections + args.connections / 4, services: 64, servers: 64, picks: 4096, cpus: possible_cpus()? };
+    fn new(v6: bool, method: Forwarding, connections: u32, args: &Args) -> Result<Self> {
+        let sizes = Sizes { connections: connections + connections / 4, services: 64, servers: 64, picks: 4096, cpus: possible_cpus()? };
         let programs = if v6 { PROGRAMS6 } else { PROGRAMS4 };
-        let floor = [("LVX_FLOOR4", args.connections + 1), ("LVX_FLOOR6", args.connections + 1)];
+        let floor = [("LVX_FLOOR4", connections + 1), ("LVX_FLOOR6", connections + 1)];
         let mut d = Director::load(lb_userspace::object::BENCH, &sizes, &programs, &floor)?;
         d.link(INGRESS, DIRECTOR_MAC, 1500);
         let a = addresses(v6);
@@ -220,13 +226,15 @@ fn name_of(case: Case, spread: Spread) -> String {
     match spread {
         Spread::Hot => format!("{what}, hot"),
         Spread::Random => format!("{what}, spread"),
-        Spread::New => format!("{what}, new connection"),
+        Spread::New => format!("{what}, new, hot"),
+        Spread::NewSpread => format!("{what}, new, spread"),
     }
 }
 
 fn target(v6: bool, case: Case, spread: Spread) -> Option<f64> {
     match (case, spread) {
         (_, Spread::New) => Some(10.0),
+        (_, Spread::NewSpread) => None,
         (Case::Foreign, _) => Some(1.2),
         (_, Spread::Hot) => Some(if v6 { 2.0 } else { 1.8 }),
         (_, Spread::Random) => Some(1.6),
@@ -242,24 +250,40 @@ fn cases(v6: bool, method: Forwarding, args: &Args, rows: &mut Vec<Row>) -> Resu
         list.extend([(Case::Reply, Spread::Hot), (Case::Reply, Spread::Random)]);
         list.extend([(Case::Foreign, Spread::Hot), (Case::Foreign, Spread::Random)]);
     }
-    list.push((Case::Forward(method), Spread::New));
+    list.push((Case::Forward(method), Spread::NewSpread));
     list.retain(|&(c, s)| wanted(&format!("{family} {}", name_of(c, s))));
-    if list.is_empty() {
-        return Ok(());
+    if !list.is_empty() {
+        let mut bed = Bed::new(v6, method, args.connections, args)?;
+        bed.establish(args.connections)?;
+        bed.fill_floor(args.connections)?;
+        measure(&mut bed, &list, method, args.connections, rows)?;
     }
-    let mut bed = Bed::new(v6, method, args)?;
-    bed.establish(args.connections)?;
-    bed.fill_floor(args.connections)?;
-    for (case, spread) in list {
+    if wanted(&format!("{family} {}", name_of(Case::Forward(method), Spread::New))) {
+        let mut bed = Bed::new(v6, method, HOT_TABLE, args)?;
+        bed.packets = HOT_TABLE;
+        bed.runs = (args.packets / HOT_TABLE).max(1) as usize * args.runs;
+        bed.establish(HOT_TABLE)?;
+        bed.fill_floor(HOT_TABLE)?;
+        measure(&mut bed, &[(Case::Forward(method), Spread::New)], method, HOT_TABLE, rows)?;
+    }
+    Ok(())
+}
+
+/// Measures the cases of a list on a bed.
+fn measure(bed: &mut Bed, list: &[(Case, Spread)], method: Forwarding, connections: u32, rows: &mut Vec<Row>) -> Result<()> {
+    let family = if bed.v6 { "IPv6" } else { "IPv4" };
+    let v6 = bed.v6;
+    for &(case, spread) in list {
         let name = format!("{family} {}", name_of(case, spread));
         let reverse = case == Case::Reply;
-        let n = args.connections;
-        let flags = if spread == Spread::New { flag::SYN } else { flag::ACK };
+        let n = connections;
+        let fresh = matches!(spread, Spread::New | Spread::NewSpread);
+        let flags = if fresh { flag::SYN } else { flag::ACK };
         let frame = bed.frame(case, flags);
         let mode = match spread {
             Spread::Hot => 0,
             Spread::Random => 1,
-            Spread::New => 2,
+            Spread::New | Spread::NewSpread => 2,
         };
         let empty = bed.measure(0, &frame, action::PASS, |_| Ok(()))?;
         // The floor is a hit, hot and spread alike, in the client's direction.
@@ -273,7 +297,7 @@ fn cases(v6: bool, method: Forwarding, args: &Args, rows: &mut Vec<Row>) -> Resu
         let expect = if case == Case::Foreign { action::PASS } else { action::TX };
         let mut epoch = 0;
         let total = bed.measure(3, &frame, expect, |b| {
-            if spread == Spread::New {
+            if fresh {
                 // Everything expires and is swept: each run starts with an empty table.
                 epoch += 1;
                 b.d.engine.set_clock_offset(epoch * 500_000);
