@@ -9,7 +9,7 @@
 use super::interfaces::Interfaces;
 use super::state::Store;
 use crate::api::{Services, Status};
-use crate::engine::{Connections, Engine};
+use crate::engine::{Connections, Engine, Sweeper};
 use crate::model::{Desired, Edit, EditError, ServiceId, Timeouts};
 use crate::net::Event;
 use lb_common::tcp::{ESTABLISHED, FIN_WAIT, STATES, TEMPLATE, UDP};
@@ -231,6 +231,12 @@ impl Core {
     #[must_use]
     pub fn connections(&self) -> Connections {
         self.engine.connections()
+    }
+
+    /// What takes expired connections down.
+    #[must_use]
+    pub fn sweeper(&self) -> Sweeper {
+        self.engine.sweeper()
     }
 
     /// Sets counters to 0, of one service or of all.

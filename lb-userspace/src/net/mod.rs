@@ -3,7 +3,9 @@
 mod event;
 mod link;
 mod reach;
+mod watcher;
 
 pub use event::Event;
 pub use link::LinkInfo;
 pub use reach::{NextHop, Reach};
+pub use watcher::Watcher;
