@@ -139,6 +139,14 @@ impl Engine {
         self.config.u32(0, offset_of!(Config, flags)).store(flags, Ordering::Release);
     }
 
+    /// Sets the timeout of a state. Those of `--set` are [`Desired`]'s: [`Engine::reconcile`] sets them.
+    pub fn set_timeout(&mut self, state: lb_common::tcp::State, seconds: u32) {
+        if usize::from(state) < lb_common::tcp::STATES {
+            let word = self.config.u32(0, offset_of!(Config, timeouts) + 4 * usize::from(state));
+            word.store(lb_common::time::ticks_of_seconds(seconds), Ordering::Release);
+        }
+    }
+
     /// Moves the connection table's clock: it runs `ticks` ahead of the machine's. For tests.
     pub fn set_clock_offset(&mut self, ticks: u32) {
         self.config.u32(0, offset_of!(Config, clock_offset)).store(ticks, Ordering::Release);

@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn weight_zero_is_left_out_and_keeps_its_place() {
         assert_eq!(run(&[(THREE, 2), (&[(3, 1), (2, 0), (1, 1)], 3), (THREE, 3)]), [3, 2, 1, 3, 1, 3, 2, 1]);
-        assert_eq!(run(&[(&[(1, 0)], 5)]), []);
-        assert_eq!(run(&[(&[], 5)]), []);
+        assert!(run(&[(&[(1, 0)], 5)]).is_empty());
+        assert!(run(&[(&[], 5)]).is_empty());
     }
 }

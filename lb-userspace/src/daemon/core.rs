@@ -1,0 +1,276 @@
+//! The one owner of engine and desired state: a thread that takes commands, network events and timers in turn.
+//!
+//! Invariant: the desired state is what the maps were last made equal to. An edit is tried on a copy, which becomes the desired
+//! state once the maps took it; all edits of a request are seen at once or not at all.
+//!
+//! The trap: this thread may work for some hundred milliseconds on a large edit. Nothing that must answer at once (accepting
+//! connections, signals) waits for it except through [`Handle`].
+
+use super::interfaces::Interfaces;
+use super::state::Store;
+use crate::api::{Services, Status};
+use crate::engine::{Connections, Engine, Sweeper};
+use crate::model::{Desired, Edit, EditError, ServiceId, Timeouts};
+use crate::net::Event;
+use lb_common::tcp::{ESTABLISHED, FIN_WAIT, STATES, TEMPLATE, UDP};
+use std::net::IpAddr;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+/// Step of the kernel's estimator.
+const ESTIMATE: Duration = Duration::from_secs(2);
+/// After an edit, until the state is kept: many edits in a row are kept once.
+const SAVE_DELAY: Duration = Duration::from_millis(100);
+/// Requests waiting for the core.
+const QUEUE: usize = 256;
+
+/// A request, and the answering of it.
+type Job = Box<dyn FnOnce(&mut Core) + Send>;
+
+/// Tells whoever resolves next hops which addresses are wanted.
+pub type SetTargets = Box<dyn Fn(Vec<IpAddr>) + Send>;
+
+/// The core is gone.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the daemon is ending")]
+pub struct Gone;
+
+/// The owner.
+pub struct Core {
+    engine: Engine,
+    desired: Desired,
+    interfaces: Option<Interfaces>,
+    store: Option<Store>,
+    set_targets: SetTargets,
+    targets: Vec<IpAddr>,
+    save_at: Option<Instant>,
+    ending: bool,
+}
+
+/// A way to ask the core, for any thread.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Handle {
+    /// Has the core do something between its other work, and gives the result.
+    ///
+    /// # Errors
+    /// If the core has ended.
+    pub async fn with<T, F>(&self, f: F) -> Result<T, Gone>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Core) -> T + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |core| {
+            // Whoever asked may have gone meanwhile.
+            let _ = answer.send(f(core));
+        });
+        self.jobs.send(job).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+}
+
+impl Core {
+    /// Of an engine without services.
+    #[must_use]
+    pub fn new(engine: Engine, set_targets: SetTargets) -> Self {
+        Self {
+            engine,
+            desired: Desired::default(),
+            interfaces: None,
+            store: None,
+            set_targets,
+            targets: Vec::new(),
+            save_at: None,
+            ending: false,
+        }
+    }
+
+    /// Also looks after these interfaces.
+    pub fn set_interfaces(&mut self, interfaces: Interfaces) {
+        self.interfaces = Some(interfaces);
+    }
+
+    /// Also keeps the state there.
+    pub fn set_store(&mut self, store: Store) {
+        self.store = Some(store);
+        self.save_at = Some(Instant::now());
+    }
+
+    /// Runs on a thread of its own, until [`Core::end`] or until every handle is gone; the thread gives the core back.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn spawn(mut self, events: mpsc::UnboundedReceiver<Event>) -> std::io::Result<(Handle, JoinHandle<Self>)> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let thread = std::thread::Builder::new().name("core".into()).spawn(move || {
+            runtime.block_on(self.run(queue, events));
+            self.save();
+            self
+        })?;
+        Ok((Handle { jobs }, thread))
+    }
+
+    async fn run(&mut self, mut jobs: mpsc::Receiver<Job>, mut events: mpsc::UnboundedReceiver<Event>) {
+        let mut estimate = interval(ESTIMATE);
+        estimate.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Its first tick is at once.
+        estimate.tick().await;
+        let mut watching = true;
+        while !self.ending {
+            let save_at = self.save_at;
+            tokio::select! {
+                _ = estimate.tick() => {
+                    self.engine.estimate();
+                    if let Some(interfaces) = &mut self.interfaces {
+                        interfaces.retry();
+                    }
+                }
+                event = events.recv(), if watching => match event {
+                    Some(event) => self.take_events(event, &mut events),
+                    None => watching = false,
+                },
+                job = jobs.recv() => match job {
+                    Some(job) => job(self),
+                    None => return,
+                },
+                () = async { sleep_until(save_at.unwrap_or_else(Instant::now)).await }, if save_at.is_some() => self.save(),
+            }
+        }
+    }
+
+    /// Takes this event and those that wait behind it.
+    fn take_events(&mut self, first: Event, more: &mut mpsc::UnboundedReceiver<Event>) {
+        let mut moved = false;
+        let mut next = Some(first);
+        while let Some(event) = next {
+            match event {
+                Event::Reach { address, reach } => {
+                    tracing::debug!("{address}: {reach:?}");
+                    self.engine.set_reach(address, reach);
+                }
+                Event::Link(link) => {
+                    self.engine.set_link(&link);
+                    if let Some(interfaces) = &mut self.interfaces {
+                        interfaces.set_link(&link);
+                    }
+                }
+                Event::NextHopsChanged => moved = true,
+            }
+            next = more.try_recv().ok();
+        }
+        if moved {
+            self.engine.bump_next_hops();
+        }
+    }
+
+    /// Makes the maps equal to this; it is the desired state then.
+    ///
+    /// # Errors
+    /// If there is no room; nothing changed then.
+    pub fn replace(&mut self, desired: Desired) -> Result<(), EditError> {
+        self.engine.reconcile(&desired)?;
+        self.desired = desired;
+        let mut targets = self.engine.targets();
+        targets.sort_unstable();
+        if targets != self.targets {
+            (self.set_targets)(targets.clone());
+            self.targets = targets;
+        }
+        if self.store.is_some() && self.save_at.is_none() {
+            self.save_at = Some(Instant::now() + SAVE_DELAY);
+        }
+        Ok(())
+    }
+
+    /// Applies all edits.
+    ///
+    /// # Errors
+    /// The first that is refused; nothing changed then.
+    pub fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
+        let mut next = self.desired.clone();
+        next.apply(edits)?;
+        self.replace(next)
+    }
+
+    /// Sets behaviour and the timeouts of those states that are not part of the desired state.
+    pub fn set_behaviour(&mut self, flags: u32, timeouts_s: &[u32; STATES]) {
+        self.engine.set_flags(flags);
+        for (state, &seconds) in (0..).zip(timeouts_s) {
+            if ![ESTABLISHED, FIN_WAIT, UDP, TEMPLATE].contains(&state) {
+                self.engine.set_timeout(state, seconds);
+            }
+        }
+    }
+
+    /// The running configuration.
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// Services with their counters.
+    #[must_use]
+    pub fn services(&self) -> Services {
+        self.engine.services()
+    }
+
+    /// The three timeouts of `--set`.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        self.desired.timeouts
+    }
+
+    /// A walk over the connections.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.engine.connections()
+    }
+
+    /// What takes expired connections down.
+    #[must_use]
+    pub fn sweeper(&self) -> Sweeper {
+        self.engine.sweeper()
+    }
+
+    /// Sets counters to 0, of one service or of all.
+    ///
+    /// # Errors
+    /// If there is no such service.
+    pub fn zero(&mut self, service: Option<&ServiceId>) -> Result<(), EditError> {
+        self.engine.zero(service)
+    }
+
+    /// The daemon as a whole.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            interfaces: self.interfaces.as_ref().map(Interfaces::views).unwrap_or_default(),
+            tables: self.engine.tables(),
+            verdicts: self.engine.verdicts(),
+        }
+    }
+
+    /// Ends the thread after this job.
+    pub fn end(&mut self) {
+        self.ending = true;
+    }
+
+    /// Keeps the state now, if it changed.
+    fn save(&mut self) {
+        if self.save_at.take().is_some()
+            && let Some(store) = &self.store
+            && let Err(e) = store.save(&self.desired)
+        {
+            tracing::warn!("{}: {e}: a new daemon will not know the running services", store.path().display());
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! From start to end: what is made in which order, and unmade in the reverse.
+//!
+//! Invariant: a start that fails leaves nothing behind that it made; what an earlier daemon left attached goes on balancing.
+//! The program is put on the interfaces last, when maps and services are in place, so that the first packet is balanced.
+
+use super::attach::{AttachError, Attacher, index_of};
+use super::bpffs::{self, BpffsError};
+use super::core::{Core, Handle};
+use super::interfaces::Interfaces;
+use super::kernel::{self, KernelError};
+use super::load::{self, LoadError, Loaded, chain};
+use super::lock::{Lock, LockError};
+use super::serve::{Socket, SocketError};
+use super::settings::Settings;
+use super::state::Store;
+use super::sweep::Sweeping;
+use super::{api_server, notify};
+use crate::engine::{Engine, Maps, MapsError};
+use crate::model::{Desired, EditError};
+use crate::net::Watcher;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Why the daemon does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The BPF file system.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
+    /// Another daemon.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Program or maps.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The maps' contents.
+    #[error("{}", chain(.0))]
+    Maps(#[from] MapsError),
+    /// An interface.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The configured services do not fit.
+    #[error("configured services: {0}")]
+    Services(EditError),
+    /// Netlink.
+    #[error("links, routes and neighbours cannot be watched: {0}")]
+    Watch(io::Error),
+    /// Threads, signals.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+    /// The core's thread failed.
+    #[error("the daemon has failed inside; packets are balanced as before, see the log")]
+    Core,
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// Why it could not start, or had to end.
+pub fn run(settings: Settings, configured: Desired) -> Result<(), DaemonError> {
+    let start = Instant::now();
+    kernel::check()?;
+    for name in &settings.interfaces {
+        index_of(name)?;
+    }
+    bpffs::prepare(&settings.pin_dir)?;
+    let lock = Lock::take(&settings.pin_dir)?;
+    let socket = Socket::bind(&settings.socket, settings.socket_mode, settings.socket_group.as_deref())?;
+    let mut pins = Pins { settings: &settings, keep: true };
+    let Loaded { mut ebpf, adopted } = load::load(crate::object::LVX, &settings.pin_dir, &settings.sizes, settings.discard)?;
+    pins.keep = adopted;
+    let engine = Engine::new(Maps::take(&mut ebpf)?)?;
+    tracing::debug!("program and maps are there, {:.1?} after the start", start.elapsed());
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("api")
+        .enable_all()
+        .build()
+        .map_err(|e| DaemonError::System("threads", e))?;
+    let _inside = runtime.enter();
+    let (watcher, events) = Watcher::start().map_err(DaemonError::Watch)?;
+    let watcher = Arc::new(watcher);
+    let targets = watcher.clone();
+    let mut core = Core::new(engine, Box::new(move |t| targets.set_targets(t)));
+    core.set_behaviour(settings.flags, &settings.timeouts_s);
+    let store = Store::new(&settings.socket, load::identity(&settings.pin_dir)?);
+    core.replace(wanted(configured, &store, adopted)).map_err(DaemonError::Services)?;
+    core.set_store(store.clone());
+
+    let attacher = Attacher::new(ebpf, &settings.pin_dir, settings.mode);
+    core.set_interfaces(Interfaces::start(attacher, &settings.interfaces)?);
+    let sweeping = Sweeping::start(core.sweeper()).map_err(|e| DaemonError::System("threads", e))?;
+    let (handle, thread) = core.spawn(events).map_err(|e| DaemonError::System("threads", e))?;
+
+    // From here on an end is a clean one, or the core has failed and packets shall go on.
+    pins.keep = true;
+    let result = runtime.block_on(serve(&settings, &socket, handle, thread, start));
+    drop(sweeping);
+    if result.is_ok() && !settings.stay_attached {
+        pins.keep = false;
+        store.remove();
+    }
+    drop(pins);
+    drop(socket);
+    drop(lock);
+    result
+}
+
+/// What to start with: what ran on adopted maps, or else what is configured.
+fn wanted(configured: Desired, store: &Store, adopted: bool) -> Desired {
+    if !adopted {
+        return configured;
+    }
+    tracing::info!("took over the maps of an earlier lvxd, and its connections");
+    match store.load() {
+        Ok(Some(kept)) => {
+            if kept != configured {
+                tracing::info!("the services are those that ran; SIGHUP makes them the configured ones");
+            }
+            kept
+        }
+        Ok(None) => configured,
+        Err(e) => {
+            tracing::warn!("{}: {e}: starting with the configured services", store.path().display());
+            configured
+        }
+    }
+}
+
+/// The pins; removed when this is dropped, unless they are to be kept.
+struct Pins<'a> {
+    settings: &'a Settings,
+    keep: bool,
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        let dir = &self.settings.pin_dir;
+        if let Err(e) = load::remove_pins(dir) {
+            tracing::warn!("{e}");
+        }
+        // Whatever else is in it keeps it.
+        if let Err(e) = std::fs::remove_dir(dir) {
+            tracing::debug!("{}: {e}", dir.display());
+        }
+    }
+}
+
+/// Serves requests and signals.
+async fn serve(
+    settings: &Settings,
+    socket: &Socket,
+    core: Handle,
+    thread: JoinHandle<Core>,
+    start: Instant,
+) -> Result<(), DaemonError> {
+    let signals = |kind| signal(kind).map_err(|e| DaemonError::System("signals", e));
+    let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let mut hangup = signals(SignalKind::hangup())?;
+    let (end, ended) = watch::channel(false);
+    let served = socket.serve(api_server::router(core.clone()), ended);
+    let mut served = std::pin::pin!(served);
+    let mut watchdog = notify::watchdog();
+
+    notify::ready();
+    tracing::debug!("ready {:.1?} after the start", start.elapsed());
+    tracing::info!("ready");
+    let failed = loop {
+        tokio::select! {
+            r = &mut served => {
+                r.map_err(|e| DaemonError::System("control socket", e))?;
+                break false;
+            }
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            _ = hangup.recv() => reload(settings, &core).await,
+            _ = watchdog.tick() => {
+                // A core that hangs is not reported alive.
+                if core.with(|_| ()).await.is_err() {
+                    break true;
+                }
+                notify::alive();
+            }
+        }
+    };
+    notify::stopping();
+    tracing::info!("{}", if settings.stay_attached { "ending; packets go on being balanced" } else { "ending" });
+    let _ = end.send(true);
+    if tokio::time::timeout(Duration::from_secs(3), served).await.is_err() {
+        tracing::debug!("requests under way were cut off");
+    }
+    let _ = core.with(Core::end).await;
+    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    match joined {
+        // The core goes here, and with it the last file descriptors of program and maps.
+        Ok(Ok(core)) if !failed => {
+            drop(core);
+            Ok(())
+        }
+        _ => Err(DaemonError::Core),
+    }
+}
+
+/// SIGHUP: the services, timeouts and flags of the configuration become the running ones. What else is in it is for a new start.
+async fn reload(settings: &Settings, core: &Handle) {
+    notify::reloading();
+    match settings.reread() {
+        Ok((config, desired)) => {
+            let (flags, timeouts) = (config.flags(), config.timeouts_s());
+            let replaced = core.with(move |core| {
+                core.replace(desired)?;
+                core.set_behaviour(flags, &timeouts);
+                Ok::<_, EditError>(core.desired().services.len())
+            });
+            match replaced.await {
+                Ok(Ok(n)) => tracing::info!("{}: read again, {n} services", settings.config_path.display()),
+                Ok(Err(e)) => tracing::error!("{}: {e}; nothing changed", settings.config_path.display()),
+                Err(e) => tracing::error!("{e}"),
+            }
+        }
+        Err(e) => tracing::error!("{e}; nothing changed"),
+    }
+    notify::ready();
+}

@@ -1,0 +1,163 @@
+//! What the daemon goes by: the configuration file, overridden by the command line.
+
+use super::args::{Args, DEFAULT_CONFIG};
+use super::config::{self, Config, ConfigError, LogLevel, Mode, Sizes};
+use crate::api::{DEFAULT_SOCKET, SOCKET_VARIABLE};
+use crate::model::Desired;
+use lb_common::tcp::STATES;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// Where maps and links are pinned unless told otherwise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lvx";
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `--interface`.
+    #[error("--interface: `{0}` cannot be an interface's name")]
+    InterfaceName(String),
+    /// No interface anywhere.
+    #[error("no interface to balance on: name one with --interface, or in `interfaces` of {}", .0.display())]
+    NoInterface(PathBuf),
+}
+
+/// Everything that is set before start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The configuration file, read again on SIGHUP.
+    pub config_path: PathBuf,
+    /// Whether that file must exist.
+    config_required: bool,
+    /// Names of interfaces, each once.
+    pub interfaces: Vec<String>,
+    /// Where the program runs.
+    pub mode: Mode,
+    /// Control socket.
+    pub socket: PathBuf,
+    /// Group of the control socket.
+    pub socket_group: Option<String>,
+    /// Permission bits of the control socket.
+    pub socket_mode: u32,
+    /// Where maps and links are pinned.
+    pub pin_dir: PathBuf,
+    /// Whether program and maps stay at exit.
+    pub stay_attached: bool,
+    /// Whether pinned maps of an earlier daemon are thrown away.
+    pub discard: bool,
+    /// Capacities.
+    pub sizes: Sizes,
+    /// Seconds by state.
+    pub timeouts_s: [u32; STATES],
+    /// Flags of [`lb_common::config::Config`].
+    pub flags: u32,
+    /// How much is logged.
+    pub log: LogLevel,
+}
+
+/// Reads the configuration; an absent file is an empty one unless it is required.
+fn read(path: &std::path::Path, required: bool) -> Result<(Config, Desired), ConfigError> {
+    match Config::read(path) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == ErrorKind::NotFound && !required => {
+            Ok((Config::default(), Desired::default()))
+        }
+        other => other,
+    }
+}
+
+impl Settings {
+    /// Settings and the services of the configuration. Touches nothing.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn new(args: &Args) -> Result<(Self, Desired), SettingsError> {
+        let config_path = args.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let config_required = args.config.is_some();
+        let (config, desired) = read(&config_path, config_required)?;
+        if let Some(bad) = args.interfaces.iter().find(|i| !config::is_interface_name(i)) {
+            return Err(SettingsError::InterfaceName(bad.clone()));
+        }
+        let mut interfaces: Vec<String> = Vec::new();
+        for name in config.interfaces().chain(args.interfaces.iter().map(String::as_str)) {
+            if !interfaces.iter().any(|i| i == name) {
+                interfaces.push(name.into());
+            }
+        }
+        if interfaces.is_empty() {
+            return Err(SettingsError::NoInterface(config_path));
+        }
+        let from_environment = || std::env::var_os(SOCKET_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let settings = Self {
+            config_path,
+            config_required,
+            interfaces,
+            mode: args.mode.or(config.mode).unwrap_or_default(),
+            socket: args
+                .socket
+                .clone()
+                .or_else(from_environment)
+                .or_else(|| config.socket.path.clone())
+                .unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            socket_group: config.socket.group.clone(),
+            socket_mode: config.socket.mode(),
+            pin_dir: args.pin_dir.clone().or_else(|| config.pin_dir.clone()).unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
+            stay_attached: args.stay_attached || (config.stay_attached && !args.detach_on_exit),
+            discard: args.discard,
+            timeouts_s: config.timeouts_s(),
+            flags: config.flags(),
+            log: args.log.or(config.log).unwrap_or_default(),
+            sizes: config.sizes,
+        };
+        Ok((settings, desired))
+    }
+
+    /// Reads the configuration again, for its services, timeouts and flags.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn reread(&self) -> Result<(Config, Desired), ConfigError> {
+        read(&self.config_path, self.config_required)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(config: Option<PathBuf>, interfaces: &[&str]) -> Args {
+        Args { config, interfaces: interfaces.iter().map(ToString::to_string).collect(), ..Args::default() }
+    }
+
+    #[test]
+    fn the_command_line_overrides_and_adds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lvx.toml");
+        std::fs::write(&path, "interfaces = [\"eth0\"]\nmode = \"native\"\nstay_attached = true\npin_dir = \"/a\"").unwrap();
+        let (s, _) = Settings::new(&args(Some(path.clone()), &["eth1", "eth0"])).unwrap();
+        assert_eq!(s.interfaces, ["eth0", "eth1"]);
+        assert_eq!((s.mode, s.stay_attached, s.pin_dir), (Mode::Native, true, "/a".into()));
+        let over = Args {
+            mode: Some(Mode::Generic),
+            detach_on_exit: true,
+            pin_dir: Some("/b".into()),
+            socket: Some("/c".into()),
+            ..args(Some(path), &[])
+        };
+        let (s, _) = Settings::new(&over).unwrap();
+        assert_eq!((s.mode, s.stay_attached, s.pin_dir, s.socket), (Mode::Generic, false, "/b".into(), "/c".into()));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = |a: &Args| Settings::new(a).unwrap_err().to_string();
+        assert!(error(&args(Some("/nonexistent/x.toml".into()), &["eth0"])).contains("/nonexistent/x.toml"));
+        assert!(error(&args(None, &["a b"])).contains("`a b`"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lvx.toml");
+        std::fs::write(&path, "").unwrap();
+        assert!(error(&args(Some(path), &[])).contains("--interface"));
+    }
+}
