@@ -1,0 +1,119 @@
+//! A record's life: claimed, taken down, released, and its place in the counters.
+//!
+//! Invariant: a live record is counted exactly once, by the state in its control word; whoever wins the swap that changes that
+//! word changes the counts with it.
+//!
+//! The trap: between the swap and the additions a count is off by one, so a reader may see `active` and `inactive` of
+//! different instants. At rest they are exact.
+
+use super::index::{hash_of, tuples};
+use super::{ENTRY_REVERSE, Memory, Shape};
+use crate::conn::{self, CLAIMED, Conn, FREE, REVERSE, TEMPLATE};
+use crate::dest::overloaded;
+use crate::family::Family;
+use crate::tcp::{self, State};
+
+/// Takes a live record for taking down. Fails if it changed since `ctl` was read.
+#[inline(always)]
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "records come from `Memory`, which vouches for its pointers")]
+pub fn claim<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64) -> bool {
+    // SAFETY: `c` is a record.
+    M::swap_if(unsafe { &raw mut (*c).ctl }, ctl, conn::claimed(ctl)) == ctl
+}
+
+/// Removes a claimed record from the index and from the counters; it stays claimed.
+///
+/// # Safety
+/// The caller claimed `c`, record `index`, whose control word was `ctl` before.
+#[inline(always)]
+pub unsafe fn take_down<F: Family, M: Memory<F>>(m: &M, shape: &Shape, index: u32, c: *mut Conn<F>, ctl: u64) {
+    // SAFETY: claimed.
+    let (forward, back) = unsafe { tuples(c) };
+    let number = index as u64 + 1;
+    m.remove(shape, hash_of(shape, &forward), number);
+    if ctl & REVERSE != 0 {
+        m.remove(shape, hash_of(shape, &back), number | ENTRY_REVERSE);
+    }
+    // SAFETY: claimed.
+    let dest = unsafe { (*c).dest };
+    count(m, dest, ctl, 1u64.wrapping_neg());
+}
+
+/// Gives a claimed record back.
+///
+/// # Safety
+/// The caller claimed `c` and took it down; `ctl` is any of its control words since.
+#[inline(always)]
+pub unsafe fn release<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64) {
+    // SAFETY: claimed.
+    M::store(unsafe { &raw mut (*c).ctl }, conn::freed(ctl));
+}
+
+/// Adds `by` (1 or -1) to the count that a connection with this control word belongs to, and keeps the overload mark.
+#[inline(always)]
+pub fn count<F: Family, M: Memory<F>>(m: &M, dest: u32, ctl: u64, by: u64) {
+    let Some(n) = m.dest_conns(dest) else { return };
+    // SAFETY: `n` is a dest's counts.
+    unsafe {
+        if ctl & TEMPLATE != 0 {
+            M::add(&raw mut (*n).templates, by);
+            return;
+        }
+        if tcp::is_active(conn::state(ctl)) {
+            M::add(&raw mut (*n).active, by);
+        } else {
+            M::add(&raw mut (*n).inactive, by);
+        }
+    }
+    let Some(d) = m.dest(dest) else { return };
+    // SAFETY: `d` is a dest.
+    let (upper, lower) = unsafe { ((*d).upper, (*d).lower) };
+    if upper != 0 {
+        // SAFETY: `n` is a dest's counts.
+        unsafe {
+            let connections = M::load(&raw const (*n).active).wrapping_add(M::load(&raw const (*n).inactive));
+            let was = M::load(&raw const (*n).overloaded) != 0;
+            let is = overloaded(was, connections, upper, lower);
+            if is != was {
+                M::store(&raw mut (*n).overloaded, is as u64);
+            }
+        }
+    }
+}
+
+/// Moves a live connection to another state, in the counters too. Fails if the control word changed since `ctl` was read.
+#[inline(always)]
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "records come from `Memory`, which vouches for its pointers")]
+pub fn change_state<F: Family, M: Memory<F>>(m: &M, c: *mut Conn<F>, dest: u32, ctl: u64, state: State) -> bool {
+    let new = conn::with_state(ctl, state);
+    // SAFETY: `c` is a record.
+    if M::swap_if(unsafe { &raw mut (*c).ctl }, ctl, new) != ctl {
+        return false;
+    }
+    if tcp::is_active(conn::state(ctl)) != tcp::is_active(state) {
+        let Some(n) = m.dest_conns(dest) else { return true };
+        // SAFETY: `n` is a dest's counts. The sum, and with it the overload, stays.
+        unsafe {
+            let (from, to) = if tcp::is_active(state) {
+                (&raw mut (*n).inactive, &raw mut (*n).active)
+            } else {
+                (&raw mut (*n).active, &raw mut (*n).inactive)
+            };
+            M::add(to, 1);
+            M::add(from, 1u64.wrapping_neg());
+        }
+    }
+    true
+}
+
+/// Whether nobody owns or uses a record.
+#[must_use]
+pub const fn is_idle(ctl: u64) -> bool {
+    conn::phase(ctl) == FREE
+}
+
+/// Whether a record was left claimed: only a daemon killed between claiming and freeing leaves one.
+#[must_use]
+pub const fn is_claimed(ctl: u64) -> bool {
+    conn::phase(ctl) == CLAIMED
+}
