@@ -19,6 +19,10 @@ pub const FREE: u64 = 0;
 pub const CLAIMED: u64 = 1;
 /// Phase: in use.
 pub const LIVE: u64 = 2;
+/// Phase: unused, and in the stack of free records: only who takes it from there may use it.
+pub const STACKED: u64 = 3;
+/// Phase: as [`CLAIMED`], but by the daemon: one that starts and finds such a record knows that its forerunner was killed.
+pub const SWEPT: u64 = 4;
 
 /// Flag (control word): the answers' direction has an index entry too.
 pub const REVERSE: u64 = 1 << 16;
@@ -65,6 +69,20 @@ pub const fn claimed(ctl: u64) -> u64 {
     (ctl & !0xff) | CLAIMED
 }
 
+/// The control word in another phase; keeps everything else.
+#[inline(always)]
+#[must_use]
+pub const fn with_phase(ctl: u64, phase: u64) -> u64 {
+    (ctl & !0xff) | phase
+}
+
+/// Whether a live connection has shown no sign that anybody is there: a TCP handshake that is not through, or a single UDP packet.
+#[inline(always)]
+#[must_use]
+pub const fn is_embryonic(ctl: u64) -> bool {
+    crate::tcp::is_embryonic(state(ctl)) || (state(ctl) == crate::tcp::UDP && ctl & CONFIRMED == 0)
+}
+
 /// The control word once free.
 #[inline(always)]
 #[must_use]
@@ -101,7 +119,7 @@ pub struct Conn<F: Family> {
     pub method: u8,
     /// Checksum delta of a client's IPv4 header's translation ([`crate::csum::addr_delta`]).
     pub ip_delta: u16,
-    /// Index of its template's record plus one; 0 is none.
+    /// Index of its template's record plus one; 0 is none. By then the record may be another's: it says whose reference to give back.
     pub template: u32,
     /// Client.
     pub client: F::Addr,
@@ -111,11 +129,11 @@ pub struct Conn<F: Family> {
     pub real: F::Addr,
     /// [`crate::config::Config::next_hop_generation`] that `reply` was looked up in; 0 is never.
     pub reply_generation: u32,
-    /// Zero.
+    /// IPv6: see [`Family::REFERENCES`].
     pub pad_a: F::PadA,
-    /// Next hop of answers ([`crate::dest::next_hop`]).
+    /// Next hop of answers ([`crate::dest::next_hop`]). While the record is in the stack of free ones: the next of it.
     pub reply: u64,
-    /// Zero.
+    /// IPv4: see [`Family::REFERENCES`].
     pub pad_b: F::PadB,
 }
 
@@ -128,6 +146,9 @@ const _: () = assert!(size_of::<Conn4>() == 64);
 const _: () = assert!(size_of::<Conn6>() == 96);
 const _: () = assert!(core::mem::offset_of!(Conn4, client) == 32 && core::mem::offset_of!(Conn4, reply) == 48);
 const _: () = assert!(core::mem::offset_of!(Conn6, client) == 32 && core::mem::offset_of!(Conn6, reply) == 88);
+const _: () = assert!(core::mem::offset_of!(Conn4, pad_b) == V4::REFERENCES);
+const _: () = assert!(core::mem::offset_of!(Conn6, reply_generation) == V6::REFERENCES);
+const _: () = assert!(core::mem::offset_of!(Conn6, pad_a) == V6::REFERENCES + 4);
 
 impl<F: Family> Conn<F> {
     /// Client's port, network byte order.

@@ -27,6 +27,9 @@ pub trait Family: sealed::Sealed + Copy + Sized + 'static {
     type PadB: Copy + Default + core::fmt::Debug + Send + Sync + 'static;
     /// [`FAMILY_V4`] or [`FAMILY_V6`].
     const ID: u8;
+    /// Where in [`crate::conn::Conn`] the 64-bit word is whose one half counts connections under the template in that record
+    /// ([`crate::table::references`]). IPv6 has [`crate::conn::Conn::reply_generation`] in the other half, which a template does not use.
+    const REFERENCES: usize;
     /// Folds both addresses into the flow hash, starting from the first seed.
     fn mix(seed: &[u64; 2], src: Self::Addr, dst: Self::Addr) -> u64;
     /// One's complement sum of the address's 16-bit words, as they stand in memory.
@@ -52,6 +55,7 @@ impl Family for V4 {
     type PadA = [u32; 0];
     type PadB = [u32; 2];
     const ID: u8 = FAMILY_V4;
+    const REFERENCES: usize = 56;
 
     #[inline(always)]
     fn mix(seed: &[u64; 2], src: u32, dst: u32) -> u64 {
@@ -83,6 +87,7 @@ impl Family for V6 {
     type PadA = [u32; 1];
     type PadB = [u32; 0];
     const ID: u8 = FAMILY_V6;
+    const REFERENCES: usize = 80;
 
     #[inline(always)]
     fn mix(seed: &[u64; 2], src: [u64; 2], dst: [u64; 2]) -> u64 {

@@ -26,10 +26,23 @@ pub const CHOICES: u32 = 4;
 pub const BUCKET_ENTRIES: usize = 7;
 /// Attempts at a bucket's lock before the packet is given up.
 pub const LOCK_TRIES: u32 = 256;
-/// Records looked at for a free or an evictable one before a new connection is refused.
-pub const ALLOC_TRIES: u32 = 256;
+/// Records that one pass of the hand looks at for one that is free or gives way.
+pub const ALLOC_TRIES: u32 = 1024;
+/// Passes of the hand, all of them without such a record, before a new connection is refused.
+pub const ALLOC_PASSES: u32 = 4;
+/// Records that other CPUs may snatch away before a new connection is refused.
+pub const ALLOC_ATTEMPTS: u32 = 8;
 /// Records looked at for a free one before an embryonic connection is evicted instead.
 pub const ALLOC_PATIENCE: u32 = 16;
+/// Records looked at for a free or an embryonic one before a closing connection is evicted instead.
+pub const CLOSING_PATIENCE: u32 = 64;
+/// Binary logarithm of the ticks (about a second) for which a hand that went all the way round in vain rests.
+pub const REST_SHIFT: u32 = 8;
+/// Ticks past its deadline before a record's memory is taken. To packets it is dead at its deadline; this is for the packet that came just
+/// before it on another CPU and is about to write a new deadline: its run ended long before.
+pub const REAP_GRACE: u32 = 2;
+/// Seconds that a template past its deadline goes on while there are connections under it.
+pub const TEMPLATE_REARM_S: u32 = 60;
 /// ICMP errors that one CPU may send in a second.
 pub const ICMP_PER_SECOND: u32 = 1_000;
 

@@ -70,6 +70,15 @@ pub const fn is_embryonic(state: State) -> bool {
     (EMBRYONIC >> (state & 31)) & 1 != 0
 }
 
+/// Whether both sides are done, so that nothing but a repetition can still come. Half-closed connections, which carry data one way,
+/// are not among these.
+#[inline(always)]
+#[must_use]
+pub const fn is_closing(state: State) -> bool {
+    const CLOSING: u32 = 1 << TIME_WAIT | 1 << CLOSE | 1 << LAST_ACK;
+    (CLOSING >> (state & 31)) & 1 != 0
+}
+
 /// Which table applies to a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -234,5 +243,7 @@ mod tests {
         assert_eq!(active, [ESTABLISHED, SYN_SENT, SYN_RECV, SYNACK]);
         let embryonic: Vec<State> = (0..STATES as State).filter(|&s| is_embryonic(s)).collect();
         assert_eq!(embryonic, [NONE, SYN_SENT, SYN_RECV, SYNACK]);
+        let closing: Vec<State> = (0..STATES as State).filter(|&s| is_closing(s)).collect();
+        assert_eq!(closing, [TIME_WAIT, CLOSE, LAST_ACK]);
     }
 }

@@ -1,12 +1,12 @@
 //! The making of a connection: whole or not at all, once however many CPUs see its first packet.
 
 use super::index::{find_cold, hash_of, tuples};
-use super::records::{claim, count, release, take_down};
+use super::records::{add_reference, claim, count, is_dead, release, take_down};
 use super::{Created, ENTRY_REVERSE, LOCKED, Memory, NO_RECORD, New, Reclaimed, Shape};
 use crate::conn::{self, Conn, REVERSE};
 use crate::family::Family;
 use crate::limits::LOCK_TRIES;
-use crate::time::{Tick, reached};
+use crate::time::Tick;
 
 /// Makes a connection, whole or not at all.
 ///
@@ -50,9 +50,7 @@ fn create_locked<F: Family, M: Memory<F>>(
     let mut kind = Reclaimed::Nothing;
     let mut own: Option<(u32, *mut Conn<F>, u64)> = None;
     if let Some(old) = find_cold(m, shape, hash, &new.tuple) {
-        // SAFETY: a record.
-        let expired = reached(now, unsafe { (&raw const (*old.conn).expires).read_volatile() });
-        let dead = expired || replace.is_some_and(|ctl| conn::same_owner(ctl, old.ctl));
+        let dead = is_dead::<F, M>(old.conn, old.ctl, now) || replace.is_some_and(|ctl| conn::same_owner(ctl, old.ctl));
         if old.reverse || !dead {
             return (Created::Exists(old.index), kind);
         }
@@ -101,8 +99,7 @@ fn create_locked<F: Family, M: Memory<F>>(
         let (_, back) = unsafe { tuples(c) };
         let back_hash = hash_of(shape, &back);
         let clash = match find_cold(m, shape, back_hash, &back) {
-            // SAFETY: a record.
-            Some(other) => !reached(now, unsafe { (&raw const (*other.conn).expires).read_volatile() }),
+            Some(other) => !is_dead::<F, M>(other.conn, other.ctl, now),
             None => false,
         };
         if clash {
@@ -128,6 +125,7 @@ fn create_locked<F: Family, M: Memory<F>>(
     }
     let live = conn::published(ctl, new.state, new.flags);
     count(m, new.dest, live, 1);
+    add_reference(m, new.template);
     // SAFETY: claimed; this publishes it.
     M::store(unsafe { &raw mut (*c).ctl }, live);
     (Created::Made(index), kind)

@@ -1,43 +1,136 @@
-//! The hand that goes round the records and takes one for a new connection.
+//! Where a new connection's record comes from.
+//!
+//! First from the stack of free records, which the sweeper fills: one step, however full the table and wherever the hole. Then from the
+//! hand, which goes round the array: it takes records that were never used, expired ones, and those that give way. As it fills records
+//! in the order in which it passes them, the first that gives way is the oldest: an embryonic connection lives until the hand has been
+//! all the way round, that is for as many new connections as there are records that are not established.
+//!
+//! Invariant: a record in the stack is in phase [`STACKED`], and only records in that phase are. The sweeper alone puts records there.
+//! Who takes one from the stack makes it claimed by compare-and-swap, so that a daemon that rebuilds the stack may take it instead.
+//!
+//! The trap: what was live is established in runs of many thousand records, because the hand filled them one after the other. The hand
+//! therefore moves on by all that it passed in vain, and never starts from the same record twice; once it was all the way round in vain it
+//! rests, so that a table full of established connections costs a new one nothing but its refusal.
 
-use super::records::{claim, take_down};
-use super::{Memory, NO_RECORD, Reclaimed, Shape};
-use crate::conn::{self, FREE, LIVE};
+use super::records::{claim, references, take_down};
+use super::{BARREN, HAND, Memory, NO_RECORD, Reclaimed, STACK, Shape};
+use crate::conn::{self, Conn, FREE, LIVE, STACKED, TEMPLATE};
 use crate::family::Family;
-use crate::limits::{ALLOC_PATIENCE, ALLOC_TRIES};
+use crate::limits::{ALLOC_ATTEMPTS, ALLOC_PASSES, ALLOC_PATIENCE, ALLOC_TRIES, CLOSING_PATIENCE, REAP_GRACE, REST_SHIFT};
 use crate::tcp;
 use crate::time::{Tick, reached};
+
+/// Whether a live record's memory may be taken for a new owner because its time is over.
+///
+/// # Safety
+/// `c` is a record.
+#[inline(always)]
+pub(super) unsafe fn is_reapable<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64, now: Tick) -> bool {
+    // SAFETY: the caller's.
+    let expires = unsafe { (&raw const (*c).expires).read_volatile() };
+    reached(now.wrapping_sub(REAP_GRACE), expires) && (ctl & TEMPLATE == 0 || references::<F, M>(c) == 0)
+}
+
+/// How a record would be had, if at all. Established connections, half-closed ones, confirmed UDP flows and templates never give way.
+///
+/// # Safety
+/// `c` is a record.
+#[inline(always)]
+unsafe fn gives_way<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64, now: Tick) -> Option<Reclaimed> {
+    if conn::phase(ctl) == FREE {
+        return Some(Reclaimed::Nothing);
+    }
+    if conn::phase(ctl) != LIVE {
+        return None;
+    }
+    // SAFETY: the caller's.
+    if unsafe { is_reapable::<F, M>(c, ctl, now) } {
+        return Some(Reclaimed::Expired);
+    }
+    if conn::is_embryonic(ctl) {
+        return Some(Reclaimed::Embryonic);
+    }
+    if tcp::is_closing(conn::state(ctl)) {
+        return Some(Reclaimed::Closing);
+    }
+    None
+}
 
 /// Looks for a record to take, from `start` on: its number, from bit 32 how many were passed before it, from bit 48 a [`Reclaimed`].
 #[inline(always)]
 pub fn scan<F: Family, M: Memory<F>>(m: &M, shape: &Shape, start: u32, now: Tick) -> u64 {
     let mut found = NO_RECORD;
-    let mut spare = NO_RECORD;
+    let mut embryonic = NO_RECORD;
+    let mut closing = NO_RECORD;
     m.repeat(ALLOC_TRIES, &mut |passed| {
+        if passed >= shape.records {
+            return false;
+        }
         let mut at = start as u64 + passed as u64;
         if at >= shape.records as u64 {
             at -= shape.records as u64;
         }
-        let this = |kind: Reclaimed| (kind as u64) << 48 | (passed as u64) << 32 | at;
         let Some(c) = m.conn(at as u32) else { return false };
         // SAFETY: `c` is a record.
-        let (ctl, expires) = unsafe { (M::load(&raw const (*c).ctl), (&raw const (*c).expires).read_volatile()) };
-        if conn::phase(ctl) == FREE {
-            found = this(Reclaimed::Nothing);
-            return false;
-        }
-        if conn::phase(ctl) == LIVE {
-            if reached(now, expires) {
-                found = this(Reclaimed::Expired);
+        let kind = unsafe { gives_way::<F, M>(c, M::load(&raw const (*c).ctl), now) };
+        let this = |kind: Reclaimed| (kind as u64) << 48 | (passed as u64) << 32 | at;
+        match kind {
+            Some(kind @ (Reclaimed::Nothing | Reclaimed::Expired)) => {
+                found = this(kind);
                 return false;
             }
-            if spare == NO_RECORD && tcp::is_embryonic(conn::state(ctl)) {
-                spare = this(Reclaimed::Embryonic);
-            }
+            Some(Reclaimed::Embryonic) if embryonic == NO_RECORD => embryonic = this(Reclaimed::Embryonic),
+            Some(Reclaimed::Closing) if closing == NO_RECORD => closing = this(Reclaimed::Closing),
+            _ => {}
         }
-        passed + 1 < ALLOC_PATIENCE || spare == NO_RECORD
+        (embryonic == NO_RECORD || passed + 1 < ALLOC_PATIENCE) && (closing == NO_RECORD || passed + 1 < CLOSING_PATIENCE)
     });
-    if found == NO_RECORD { spare } else { found }
+    if found != NO_RECORD {
+        found
+    } else if embryonic != NO_RECORD {
+        embryonic
+    } else {
+        closing
+    }
+}
+
+/// The uppermost record of the stack, claimed; or [`NO_RECORD`].
+///
+/// # Safety
+/// `words` are the family's.
+#[inline(always)]
+unsafe fn pop<F: Family, M: Memory<F>>(m: &M, words: *mut u64) -> u64 {
+    // SAFETY: the caller's.
+    let stack = unsafe { words.add(STACK) };
+    let mut attempt = 0;
+    while attempt < ALLOC_ATTEMPTS {
+        attempt += 1;
+        let head = M::load(stack);
+        if head as u32 == 0 {
+            return NO_RECORD;
+        }
+        let index = head as u32 - 1;
+        let Some(c) = m.conn(index) else { return NO_RECORD };
+        // Another's by now, perhaps: the number of changes tells then.
+        // SAFETY: `c` is a record.
+        let next = M::load(unsafe { &raw const (*c).reply });
+        if M::swap_if(stack, head, changed(head) | next & 0xffff_ffff) != head {
+            continue;
+        }
+        // SAFETY: as above.
+        let word = unsafe { &raw mut (*c).ctl };
+        let ctl = M::load(word);
+        if conn::phase(ctl) == STACKED && M::swap_if(word, ctl, conn::claimed(ctl)) == ctl {
+            return index as u64;
+        }
+    }
+    NO_RECORD
+}
+
+/// The number of changes in a stack's word, one more; nothing in the low half.
+#[inline(always)]
+pub(super) const fn changed(head: u64) -> u64 {
+    ((head >> 32).wrapping_add(1)) << 32
 }
 
 /// A record for a new connection, claimed and taken down: its number, and from bit 32 a [`Reclaimed`].
@@ -46,17 +139,36 @@ pub fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> u64
     if shape.records == 0 {
         return NO_RECORD;
     }
-    let Some(hand) = m.hand() else { return NO_RECORD };
+    let Some(words) = m.hand() else { return NO_RECORD };
+    // SAFETY: the family's words.
+    let popped = unsafe { pop::<F, M>(m, words) };
+    if popped != NO_RECORD {
+        return popped;
+    }
+    // SAFETY: as above.
+    let (hand, barren) = unsafe { (words.add(HAND), words.add(BARREN)) };
+    let period = (now >> REST_SHIFT) as u64;
     let mut attempt = 0;
-    // A claim can fail when another CPU was faster; a few attempts are ample.
-    while attempt < 4 {
+    let mut vain = 0;
+    while attempt < ALLOC_ATTEMPTS && vain < ALLOC_PASSES {
         attempt += 1;
+        let noted = M::load(barren);
+        let vainly = if noted >> 32 == period { noted & 0xffff_ffff } else { 0 };
+        if vainly >= shape.records as u64 {
+            return NO_RECORD;
+        }
         let start = (M::add(hand, 1) % shape.records as u64) as u32;
         let found = m.scan(shape, start, now);
         if found == NO_RECORD {
-            return NO_RECORD;
+            vain += 1;
+            M::add(hand, ALLOC_TRIES as u64 - 1);
+            M::store(barren, period << 32 | (vainly + ALLOC_TRIES as u64));
+            continue;
         }
-        let (index, passed, kind) = (found as u32, (found >> 32) & 0xffff, Reclaimed::of(found >> 48));
+        if vainly != 0 {
+            M::store(barren, 0);
+        }
+        let (index, passed) = (found as u32, (found >> 32) & 0xffff);
         if passed != 0 {
             M::add(hand, passed);
         }
@@ -64,19 +176,17 @@ pub fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> u64
         // SAFETY: `c` is a record.
         let word = unsafe { &raw mut (*c).ctl };
         let ctl = M::load(word);
-        if kind == Reclaimed::Nothing {
-            if conn::phase(ctl) == FREE && M::swap_if(word, ctl, conn::claimed(ctl)) == ctl {
-                return (kind as u64) << 32 | index as u64;
-            }
-        } else if conn::phase(ctl) == LIVE {
-            // SAFETY: as above. It may have moved on since the hand passed: look again.
-            let expired = reached(now, unsafe { (&raw const (*c).expires).read_volatile() });
-            if (expired || tcp::is_embryonic(conn::state(ctl))) && claim::<F, M>(c, ctl) {
-                // SAFETY: just claimed.
-                unsafe { take_down(m, shape, index, c, ctl) };
-                return (kind as u64) << 32 | index as u64;
-            }
+        // It may have moved on since the hand passed: look again. From here on the claim fails if it moves on.
+        // SAFETY: as above.
+        let Some(kind) = (unsafe { gives_way::<F, M>(c, ctl, now) }) else { continue };
+        if !claim::<F, M>(c, ctl) {
+            continue;
         }
+        if kind != Reclaimed::Nothing {
+            // SAFETY: just claimed, and live before.
+            unsafe { take_down(m, shape, index, c, ctl) };
+        }
+        return (kind as u64) << 32 | index as u64;
     }
     NO_RECORD
 }

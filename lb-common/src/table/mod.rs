@@ -33,7 +33,7 @@ mod records;
 pub use create::create;
 pub use hand::{allocate, scan};
 pub use index::{find, insert_entry, remove_entry, seek};
-pub use records::{change_state, claim, count, is_claimed, is_idle, release, take_down};
+pub use records::{change_state, claim, confirm, count, is_claimed, is_dead, is_idle, references, release, take_down};
 
 use crate::conn::Conn;
 use crate::dest::{Dest, DestConns};
@@ -70,11 +70,19 @@ pub const NO_RECORD: u64 = u64::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hands {
-    /// Record to look at next, ever growing, by [`crate::config::Config::slot`]; the rest keeps the cache lines apart.
+    /// By [`crate::config::Config::slot`]: the record to look at next, ever growing ([`HAND`]), the stack of free records ([`STACK`]),
+    /// what the hand passed in vain ([`BARREN`]); the rest keeps the cache lines apart.
     pub hand: [[u64; 8]; 2],
 }
 
 const _: () = assert!(size_of::<Hands>() == 128);
+
+/// Word of a family's [`Hands`]: the hand.
+pub const HAND: usize = 0;
+/// Word of a family's [`Hands`]: number of the uppermost free record plus one in the low half, number of changes in the high half.
+pub const STACK: usize = 1;
+/// Word of a family's [`Hands`]: records passed in vain since one was found in the low half, when in the high half.
+pub const BARREN: usize = 2;
 
 /// Buckets that an index for `connections` needs: a power of two with room for two entries a connection at little more than half
 /// full.
@@ -101,7 +109,7 @@ pub unsafe trait Memory<F: Family> {
     fn bucket(&self, index: u32) -> Option<*mut Bucket>;
     /// A record.
     fn conn(&self, index: u32) -> Option<*mut Conn<F>>;
-    /// The hand.
+    /// The family's eight words of [`Hands`], the first of them.
     fn hand(&self) -> Option<*mut u64>;
     /// A real server's connection counts.
     fn dest_conns(&self, index: u32) -> Option<*mut DestConns>;
@@ -259,8 +267,10 @@ pub enum Reclaimed {
     Nothing,
     /// It was past its time.
     Expired,
-    /// It was embryonic.
+    /// It was embryonic: a handshake that was not through, or a UDP flow of one packet.
     Embryonic,
+    /// Both sides were done with it.
+    Closing,
 }
 
 impl Reclaimed {
@@ -269,7 +279,8 @@ impl Reclaimed {
         match number {
             0 => Self::Nothing,
             1 => Self::Expired,
-            _ => Self::Embryonic,
+            2 => Self::Embryonic,
+            _ => Self::Closing,
         }
     }
 }

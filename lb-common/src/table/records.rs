@@ -8,10 +8,11 @@
 
 use super::index::{hash_of, tuples};
 use super::{ENTRY_REVERSE, Memory, Shape};
-use crate::conn::{self, CLAIMED, Conn, FREE, REVERSE, TEMPLATE};
+use crate::conn::{self, CLAIMED, CONFIRMED, Conn, FREE, LIVE, REVERSE, TEMPLATE};
 use crate::dest::overloaded;
 use crate::family::Family;
 use crate::tcp::{self, State};
+use crate::time::{Tick, reached};
 
 /// Takes a live record for taking down. Fails if it changed since `ctl` was read.
 #[inline(always)]
@@ -35,8 +36,9 @@ pub unsafe fn take_down<F: Family, M: Memory<F>>(m: &M, shape: &Shape, index: u3
         m.remove(shape, hash_of(shape, &back), number | ENTRY_REVERSE);
     }
     // SAFETY: claimed.
-    let dest = unsafe { (*c).dest };
+    let (dest, template) = unsafe { ((*c).dest, (*c).template) };
     count(m, dest, ctl, 1u64.wrapping_neg());
+    refer(m, template, REFERENCE.wrapping_neg());
 }
 
 /// Gives a claimed record back.
@@ -47,6 +49,55 @@ pub unsafe fn take_down<F: Family, M: Memory<F>>(m: &M, shape: &Shape, index: u3
 pub unsafe fn release<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64) {
     // SAFETY: claimed.
     M::store(unsafe { &raw mut (*c).ctl }, conn::freed(ctl));
+}
+
+const REFERENCE: u64 = if cfg!(target_endian = "little") { 1 << 32 } else { 1 };
+
+/// The word that counts the connections under the template in a record.
+#[inline(always)]
+fn reference_word<F: Family>(c: *mut Conn<F>) -> *mut u64 {
+    c.cast::<u8>().wrapping_add(F::REFERENCES).cast()
+}
+
+/// Adds a reference to a connection's template, if it has one.
+#[inline(always)]
+pub(super) fn add_reference<F: Family, M: Memory<F>>(m: &M, template: u32) {
+    refer(m, template, REFERENCE);
+}
+
+/// The count is the record's, not the template's: it is never reset, every connection gives back what it took, and so it does not matter
+/// that the template may be gone, and another in its place, when it does.
+#[inline(always)]
+fn refer<F: Family, M: Memory<F>>(m: &M, template: u32, by: u64) {
+    if template == 0 {
+        return;
+    }
+    if let Some(t) = m.conn(template - 1) {
+        M::add(reference_word(t), by);
+    }
+}
+
+/// How many connections there are under the template in a record.
+#[inline(always)]
+pub fn references<F: Family, M: Memory<F>>(c: *mut Conn<F>) -> u32 {
+    (M::load(reference_word(c)) / REFERENCE) as u32
+}
+
+/// Whether a live record with control word `ctl` is past its time. A template is not while there are connections under it, as the
+/// kernel's `n_control` has it; the sweeper gives it a new deadline then.
+#[inline(always)]
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "records come from `Memory`, which vouches for its pointers")]
+pub fn is_dead<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64, now: Tick) -> bool {
+    // SAFETY: `c` is a record.
+    reached(now, unsafe { (&raw const (*c).expires).read_volatile() }) && (ctl & TEMPLATE == 0 || references::<F, M>(c) == 0)
+}
+
+/// Marks a live connection as one whose client is there ([`CONFIRMED`]). Fails if the control word changed since `ctl` was read.
+#[inline(always)]
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "records come from `Memory`, which vouches for its pointers")]
+pub fn confirm<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64) -> bool {
+    // SAFETY: `c` is a record.
+    conn::phase(ctl) == LIVE && M::swap_if(unsafe { &raw mut (*c).ctl }, ctl, ctl | CONFIRMED) == ctl
 }
 
 /// Adds `by` (1 or -1) to the count that a connection with this control word belongs to, and keeps the overload mark.
@@ -65,6 +116,13 @@ pub fn count<F: Family, M: Memory<F>>(m: &M, dest: u32, ctl: u64, by: u64) {
             M::add(&raw mut (*n).inactive, by);
         }
     }
+    keep_overload(m, dest);
+}
+
+/// Brings a dest's overload mark in line with its counts.
+#[inline(always)]
+pub(super) fn keep_overload<F: Family, M: Memory<F>>(m: &M, dest: u32) {
+    let Some(n) = m.dest_conns(dest) else { return };
     let Some(d) = m.dest(dest) else { return };
     // SAFETY: `d` is a dest.
     let (upper, lower) = unsafe { ((*d).upper, (*d).lower) };
@@ -106,13 +164,13 @@ pub fn change_state<F: Family, M: Memory<F>>(m: &M, c: *mut Conn<F>, dest: u32, 
     true
 }
 
-/// Whether nobody owns or uses a record.
+/// Whether nobody owns or uses a record, and it is in no stack either.
 #[must_use]
 pub const fn is_idle(ctl: u64) -> bool {
     conn::phase(ctl) == FREE
 }
 
-/// Whether a record was left claimed: only a daemon killed between claiming and freeing leaves one.
+/// Whether the packet path is at work on a record.
 #[must_use]
 pub const fn is_claimed(ctl: u64) -> bool {
     conn::phase(ctl) == CLAIMED
