@@ -36,8 +36,10 @@ pub struct Cpu {
     pub reclaimed_expired: u64,
     /// Connections that gave way: embryonic ones.
     pub evicted_embryonic: u64,
+    /// Connections that gave way: those that both sides were done with.
+    pub evicted_closing: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 const _: () = assert!(size_of::<Cpu>() == 576);
@@ -45,6 +47,14 @@ const _: () = assert!(VERDICTS <= 64);
 
 impl Default for Cpu {
     fn default() -> Self {
-        Self { verdicts: [0; 64], icmp_left: 0, icmp_second: 0, reclaimed_expired: 0, evicted_embryonic: 0, reserved: [0; 4] }
+        Self {
+            verdicts: [0; 64],
+            icmp_left: 0,
+            icmp_second: 0,
+            reclaimed_expired: 0,
+            evicted_embryonic: 0,
+            evicted_closing: 0,
+            reserved: [0; 3],
+        }
     }
 }

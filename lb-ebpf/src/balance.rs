@@ -10,7 +10,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::XdpContext;
 use lb_common::config::{Config, EXPIRE_NODEST, NO_CONN_REUSE};
-use lb_common::conn::{self, Conn};
+use lb_common::conn::{self, CONFIRMED, Conn};
 use lb_common::dest;
 use lb_common::family::{V4, V6};
 use lb_common::table::{self, Found, Shape};
@@ -229,7 +229,12 @@ fn forwards<F: Ip>(ctx: &XdpContext, config: &Config, p: &Packet<F>, now: Tick, 
 pub fn advance<F: Ip>(config: &Config, p: &Packet<F>, now: Tick, found: &Found<F>, direction: Direction) -> bool {
     let c = found.conn;
     let mut state = conn::state(found.ctl);
-    let next = next_state(p.tuple.proto, state, direction, p.flags);
+    // A UDP flow stays what it is once it is confirmed; until then each packet is for `change`.
+    let next = if p.tuple.proto != proto::TCP && found.ctl & CONFIRMED == 0 {
+        UNCONFIRMED
+    } else {
+        next_state(p.tuple.proto, state, direction, p.flags)
+    };
     // SAFETY: a record.
     let current = unsafe { crate::atomics::load(&raw const (*c).ctl) };
     if next != state || current != found.ctl {
@@ -255,6 +260,9 @@ fn next_state(proto: u8, state: State, direction: Direction, flags: u8) -> State
     if proto == proto::TCP { tcp::next(state, direction, flags) } else { tcp::UDP }
 }
 
+/// No state.
+const UNCONFIRMED: State = 0xff;
+
 /// [`change`]'s answer where the record is another connection's by now.
 pub const GONE: u32 = 1 << 8;
 
@@ -277,7 +285,13 @@ pub fn change<F: Ip>(index: u32, packet: u32, ctl: u64) -> u32 {
         }
         let state = conn::state(current);
         let next = next_state((packet >> 16) as u8, state, direction, packet as u8);
-        if next == state || table::change_state::<F, Maps>(&Maps, c, dest, current, next) {
+        if next == state {
+            // Not the first packet of a UDP flow: that one found it without a state.
+            let unconfirmed = (packet >> 16) as u8 != proto::TCP && current & CONFIRMED == 0;
+            if !unconfirmed || table::confirm::<F, Maps>(c, current) {
+                return next as u32;
+            }
+        } else if table::change_state::<F, Maps>(&Maps, c, dest, current, next) {
             return next as u32;
         }
         // Another CPU's packet moved it meanwhile: once more from there.

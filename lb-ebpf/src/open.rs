@@ -160,7 +160,8 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
     let nat = d.method == proto::NAT;
     let real = if d.family == F::ID { F::narrow(d.real) } else { F::Addr::default() };
     let direction = if nat { Direction::Input } else { Direction::InputOnly };
-    let state = if p.tuple.proto == proto::TCP { tcp::next(tcp::NONE, direction, p.flags) } else { tcp::UDP };
+    // A UDP flow gets its state as soon as this packet finds it; the next packet confirms it.
+    let state = if p.tuple.proto == proto::TCP { tcp::next(tcp::NONE, direction, p.flags) } else { tcp::NONE };
     // SAFETY: this CPU's alone while the program runs.
     unsafe {
         *new = New {
@@ -185,10 +186,10 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
         if let Some(c) = count::of_cpu() {
             // SAFETY: this CPU's map value.
             unsafe {
-                if reclaimed == Reclaimed::Expired {
-                    (*c).reclaimed_expired += 1;
-                } else {
-                    (*c).evicted_embryonic += 1;
+                match reclaimed {
+                    Reclaimed::Expired => (*c).reclaimed_expired += 1,
+                    Reclaimed::Closing => (*c).evicted_closing += 1,
+                    _ => (*c).evicted_embryonic += 1,
                 }
             }
         }

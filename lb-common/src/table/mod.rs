@@ -25,15 +25,29 @@
 //!   (conflict) and tries another server; if both are made in the same instant on two CPUs, the check can miss, and the
 //!   first found gets the answers, as in the kernel.
 
+#[cfg(any(test, feature = "user"))]
+mod audit;
 mod create;
 mod hand;
+#[cfg(any(test, feature = "user"))]
+mod host;
 mod index;
 mod records;
+#[cfg(any(test, feature = "user"))]
+mod sweep;
+#[cfg(test)]
+mod tests;
 
+#[cfg(any(test, feature = "user"))]
+pub use audit::{Audit, counts};
 pub use create::create;
 pub use hand::{allocate, scan};
+#[cfg(any(test, feature = "user"))]
+pub use host::{HostMemory, Raw};
 pub use index::{find, insert_entry, remove_entry, seek};
 pub use records::{change_state, claim, confirm, count, is_claimed, is_dead, is_idle, references, release, take_down};
+#[cfg(any(test, feature = "user"))]
+pub use sweep::{Recovered, Swept, end, recover, snapshot, sweep_range};
 
 use crate::conn::Conn;
 use crate::dest::{Dest, DestConns};

@@ -38,7 +38,12 @@ pub unsafe fn take_down<F: Family, M: Memory<F>>(m: &M, shape: &Shape, index: u3
     // SAFETY: claimed.
     let (dest, template) = unsafe { ((*c).dest, (*c).template) };
     count(m, dest, ctl, 1u64.wrapping_neg());
-    refer(m, template, REFERENCE.wrapping_neg());
+    if template != 0 {
+        // So that, should the daemon be killed here, the next one knows whether that was done.
+        // SAFETY: claimed.
+        unsafe { (*c).template = 0 };
+        drop_reference(m, template);
+    }
 }
 
 /// Gives a claimed record back.
@@ -63,6 +68,12 @@ fn reference_word<F: Family>(c: *mut Conn<F>) -> *mut u64 {
 #[inline(always)]
 pub(super) fn add_reference<F: Family, M: Memory<F>>(m: &M, template: u32) {
     refer(m, template, REFERENCE);
+}
+
+/// Gives a connection's reference to its template back.
+#[inline(always)]
+pub(super) fn drop_reference<F: Family, M: Memory<F>>(m: &M, template: u32) {
+    refer(m, template, REFERENCE.wrapping_neg());
 }
 
 /// The count is the record's, not the template's: it is never reset, every connection gives back what it took, and so it does not matter
