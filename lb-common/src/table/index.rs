@@ -19,7 +19,7 @@ fn tag(hash: u64) -> u64 {
 
 /// The bucket to try after `bucket`: steps depend on the hash, so that keys of one home part ways.
 #[inline(always)]
-fn onward(hash: u64, bucket: u32, mask: u32) -> u32 {
+pub(super) fn onward(hash: u64, bucket: u32, mask: u32) -> u32 {
     bucket.wrapping_add(((hash >> 37) as u32) | 1) & mask
 }
 
