@@ -28,7 +28,8 @@ pub const SWEPT: u64 = 4;
 pub const REVERSE: u64 = 1 << 16;
 /// Flag (control word): a persistence template.
 pub const TEMPLATE: u64 = 1 << 17;
-/// Flag (control word): packets of both directions, or a second one of the client's, were seen.
+/// Flag (control word): of a UDP flow, that packets of both directions, or a second one of the client's, were seen; of a template, that
+/// a connection under it was established or confirmed.
 pub const CONFIRMED: u64 = 1 << 18;
 
 const STATE_SHIFT: u32 = 8;

@@ -32,10 +32,13 @@ pub const ALLOC_TRIES: u32 = 1024;
 pub const ALLOC_PASSES: u32 = 4;
 /// Records that other CPUs may snatch away before a new connection is refused.
 pub const ALLOC_ATTEMPTS: u32 = 8;
-/// Records looked at for a free one before an embryonic connection is evicted instead.
+/// Records looked at for a free one before an embryonic or a closing connection is evicted instead.
 pub const ALLOC_PATIENCE: u32 = 16;
-/// Records looked at for a free or an embryonic one before a closing connection is evicted instead.
-pub const CLOSING_PATIENCE: u32 = 64;
+/// An embryonic connection gives way rather than a closing one that the hand passed so many records before it, or fewer. Larger, closing
+/// connections would fill the table during a flood, and handshakes would be left with ever less time.
+pub const EMBRYONIC_REACH: u32 = 4;
+/// Records looked at for anything else before a half-closed connection is evicted.
+pub const HALF_CLOSED_PATIENCE: u32 = 256;
 /// Binary logarithm of the ticks (about a second) for which a hand that went all the way round in vain rests.
 pub const REST_SHIFT: u32 = 8;
 /// Ticks past its deadline before a record's memory is taken. To packets it is dead at its deadline; this is for the packet that came just

@@ -36,7 +36,7 @@ pub struct Cpu {
     pub reclaimed_expired: u64,
     /// Connections that gave way: embryonic ones.
     pub evicted_embryonic: u64,
-    /// Connections that gave way: those that both sides were done with.
+    /// Connections that gave way: those that one side or both were done with.
     pub evicted_closing: u64,
     /// Zero.
     pub reserved: [u64; 3],

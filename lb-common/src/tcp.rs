@@ -79,6 +79,14 @@ pub const fn is_closing(state: State) -> bool {
     (CLOSING >> (state & 31)) & 1 != 0
 }
 
+/// Whether one side is done. Where answers are not seen, finished connections are among these too.
+#[inline(always)]
+#[must_use]
+pub const fn is_half_closed(state: State) -> bool {
+    const HALF_CLOSED: u32 = 1 << FIN_WAIT | 1 << CLOSE_WAIT;
+    (HALF_CLOSED >> (state & 31)) & 1 != 0
+}
+
 /// Which table applies to a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

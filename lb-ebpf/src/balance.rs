@@ -288,7 +288,7 @@ pub fn change<F: Ip>(index: u32, packet: u32, ctl: u64) -> u32 {
         if next == state {
             // Not the first packet of a UDP flow: that one found it without a state.
             let unconfirmed = (packet >> 16) as u8 != proto::TCP && current & CONFIRMED == 0;
-            if !unconfirmed || table::confirm::<F, Maps>(c, current) {
+            if !unconfirmed || table::confirm::<F, Maps>(&Maps, c, current) {
                 return next as u32;
             }
         } else if table::change_state::<F, Maps>(&Maps, c, dest, current, next) {

@@ -5,6 +5,10 @@
 //! in the order in which it passes them, the first that gives way is the oldest: an embryonic connection lives until the hand has been
 //! all the way round, that is for as many new connections as there are records that are not established.
 //!
+//! What gives way: embryonic connections first; closing ones where no embryonic one is near, so that what is done does not crowd out
+//! handshakes; half-closed ones where nothing else is near. An honest handshake succeeds during a flood if its round trip is shorter than it
+//! takes the flood to fill all that is not established.
+//!
 //! Invariant: a record in the stack is in phase [`STACKED`], and only records in that phase are. The sweeper alone puts records there.
 //! Who takes one from the stack makes it claimed by compare-and-swap, so that a daemon that rebuilds the stack may take it instead.
 //!
@@ -14,9 +18,11 @@
 
 use super::records::{claim, references, take_down};
 use super::{BARREN, HAND, Memory, NO_RECORD, Reclaimed, STACK, Shape};
-use crate::conn::{self, Conn, FREE, LIVE, STACKED, TEMPLATE};
+use crate::conn::{self, CONFIRMED, Conn, FREE, LIVE, STACKED, TEMPLATE};
 use crate::family::Family;
-use crate::limits::{ALLOC_ATTEMPTS, ALLOC_PASSES, ALLOC_PATIENCE, ALLOC_TRIES, CLOSING_PATIENCE, REAP_GRACE, REST_SHIFT};
+use crate::limits::{
+    ALLOC_ATTEMPTS, ALLOC_PASSES, ALLOC_PATIENCE, ALLOC_TRIES, EMBRYONIC_REACH, HALF_CLOSED_PATIENCE, REAP_GRACE, REST_SHIFT,
+};
 use crate::tcp;
 use crate::time::{Tick, reached};
 
@@ -31,37 +37,58 @@ pub(super) unsafe fn is_reapable<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: 
     reached(now.wrapping_sub(REAP_GRACE), expires) && (ctl & TEMPLATE == 0 || references::<F, M>(c) == 0)
 }
 
-/// How a record would be had, if at all. Established connections, half-closed ones, confirmed UDP flows and templates never give way.
+/// How a record would be had, in the order of preference.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It is free, or its owner's time is over.
+    At(Reclaimed),
+    /// It gives way.
+    Embryonic,
+    /// It gives way where no embryonic one is near.
+    Closing,
+    /// It gives way where nothing else is near.
+    HalfClosed,
+    /// It never gives way.
+    No,
+}
+
+/// Established connections, confirmed UDP flows, and templates that are confirmed or in use never give way.
 ///
 /// # Safety
 /// `c` is a record.
 #[inline(always)]
-unsafe fn gives_way<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64, now: Tick) -> Option<Reclaimed> {
+unsafe fn gives_way<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64, now: Tick) -> Way {
     if conn::phase(ctl) == FREE {
-        return Some(Reclaimed::Nothing);
+        return Way::At(Reclaimed::Nothing);
     }
     if conn::phase(ctl) != LIVE {
-        return None;
+        return Way::No;
     }
     // SAFETY: the caller's.
     if unsafe { is_reapable::<F, M>(c, ctl, now) } {
-        return Some(Reclaimed::Expired);
+        return Way::At(Reclaimed::Expired);
+    }
+    // A flood of spoofed sources leaves templates too.
+    if ctl & TEMPLATE != 0 {
+        return if ctl & CONFIRMED == 0 && references::<F, M>(c) == 0 { Way::Embryonic } else { Way::No };
     }
     if conn::is_embryonic(ctl) {
-        return Some(Reclaimed::Embryonic);
+        Way::Embryonic
+    } else if tcp::is_closing(conn::state(ctl)) {
+        Way::Closing
+    } else if tcp::is_half_closed(conn::state(ctl)) {
+        Way::HalfClosed
+    } else {
+        Way::No
     }
-    if tcp::is_closing(conn::state(ctl)) {
-        return Some(Reclaimed::Closing);
-    }
-    None
 }
 
-/// Looks for a record to take, from `start` on: its number, from bit 32 how many were passed before it, from bit 48 a [`Reclaimed`].
+/// Looks for a record to take, from `start` on: its number, and from bit 32 how many were passed before it.
 #[inline(always)]
 pub fn scan<F: Family, M: Memory<F>>(m: &M, shape: &Shape, start: u32, now: Tick) -> u64 {
     let mut found = NO_RECORD;
-    let mut embryonic = NO_RECORD;
     let mut closing = NO_RECORD;
+    let mut half_closed = NO_RECORD;
     m.repeat(ALLOC_TRIES, &mut |passed| {
         if passed >= shape.records {
             return false;
@@ -71,26 +98,31 @@ pub fn scan<F: Family, M: Memory<F>>(m: &M, shape: &Shape, start: u32, now: Tick
             at -= shape.records as u64;
         }
         let Some(c) = m.conn(at as u32) else { return false };
+        let this = (passed as u64) << 32 | at;
         // SAFETY: `c` is a record.
-        let kind = unsafe { gives_way::<F, M>(c, M::load(&raw const (*c).ctl), now) };
-        let this = |kind: Reclaimed| (kind as u64) << 48 | (passed as u64) << 32 | at;
-        match kind {
-            Some(kind @ (Reclaimed::Nothing | Reclaimed::Expired)) => {
-                found = this(kind);
+        match unsafe { gives_way::<F, M>(c, M::load(&raw const (*c).ctl), now) } {
+            Way::At(_) => {
+                found = this;
                 return false;
             }
-            Some(Reclaimed::Embryonic) if embryonic == NO_RECORD => embryonic = this(Reclaimed::Embryonic),
-            Some(Reclaimed::Closing) if closing == NO_RECORD => closing = this(Reclaimed::Closing),
+            Way::Embryonic
+                if found == NO_RECORD && (closing == NO_RECORD || passed <= (closing >> 32) as u32 + EMBRYONIC_REACH) =>
+            {
+                found = this;
+            }
+            Way::Closing if closing == NO_RECORD => closing = this,
+            Way::HalfClosed if half_closed == NO_RECORD => half_closed = this,
             _ => {}
         }
-        (embryonic == NO_RECORD || passed + 1 < ALLOC_PATIENCE) && (closing == NO_RECORD || passed + 1 < CLOSING_PATIENCE)
+        passed + 1 < ALLOC_PATIENCE
+            || found == NO_RECORD && closing == NO_RECORD && (half_closed == NO_RECORD || passed + 1 < HALF_CLOSED_PATIENCE)
     });
     if found != NO_RECORD {
         found
-    } else if embryonic != NO_RECORD {
-        embryonic
-    } else {
+    } else if closing != NO_RECORD {
         closing
+    } else {
+        half_closed
     }
 }
 
@@ -168,7 +200,7 @@ pub fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> u64
         if vainly != 0 {
             M::store(barren, 0);
         }
-        let (index, passed) = (found as u32, (found >> 32) & 0xffff);
+        let (index, passed) = (found as u32, found >> 32);
         if passed != 0 {
             M::add(hand, passed);
         }
@@ -178,7 +210,12 @@ pub fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> u64
         let ctl = M::load(word);
         // It may have moved on since the hand passed: look again. From here on the claim fails if it moves on.
         // SAFETY: as above.
-        let Some(kind) = (unsafe { gives_way::<F, M>(c, ctl, now) }) else { continue };
+        let kind = match unsafe { gives_way::<F, M>(c, ctl, now) } {
+            Way::At(kind) => kind,
+            Way::Embryonic => Reclaimed::Embryonic,
+            Way::Closing | Way::HalfClosed => Reclaimed::Closing,
+            Way::No => continue,
+        };
         if !claim::<F, M>(c, ctl) {
             continue;
         }

@@ -7,9 +7,8 @@
 //! bucket comes from its hash; when that is full, the entry goes to the next of [`CHOICES`] buckets, and every full bucket passed
 //! on the way counts it in its head (*spilled*), so that a lookup goes on past a bucket only if that count is not zero.
 //!
-//! Records are taken by a *hand* that goes round the array: it takes free and expired records, skips live ones, and, when
-//! [`ALLOC_PATIENCE`] records gave nothing, evicts the first embryonic one that it passed. As the hand fills records in the order in
-//! which it passes them, what it evicts is the oldest. Established connections never give way.
+//! A new connection's record comes from the stack of free ones, or from a *hand* that goes round the array; see `hand.rs` for what
+//! gives way in a full table. Established connections never do.
 //!
 //! # Races
 //! - Lookups take no lock. An entry is only a hint: the record's key is compared, and its control word read before and after.
@@ -281,9 +280,9 @@ pub enum Reclaimed {
     Nothing,
     /// It was past its time.
     Expired,
-    /// It was embryonic: a handshake that was not through, or a UDP flow of one packet.
+    /// It was embryonic: a handshake that was not through, a UDP flow of one packet, or a template that no such came to use.
     Embryonic,
-    /// Both sides were done with it.
+    /// One side or both were done with it.
     Closing,
 }
 

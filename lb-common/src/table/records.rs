@@ -103,12 +103,33 @@ pub fn is_dead<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64, now: Tick) ->
     reached(now, unsafe { (&raw const (*c).expires).read_volatile() }) && (ctl & TEMPLATE == 0 || references::<F, M>(c) == 0)
 }
 
-/// Marks a live connection as one whose client is there ([`CONFIRMED`]). Fails if the control word changed since `ctl` was read.
+/// Marks a live UDP flow as one whose client is there ([`CONFIRMED`]), and its template with it. Fails if the control word changed since `ctl` was read.
 #[inline(always)]
 #[expect(clippy::not_unsafe_ptr_arg_deref, reason = "records come from `Memory`, which vouches for its pointers")]
-pub fn confirm<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64) -> bool {
+pub fn confirm<F: Family, M: Memory<F>>(m: &M, c: *mut Conn<F>, ctl: u64) -> bool {
     // SAFETY: `c` is a record.
-    conn::phase(ctl) == LIVE && M::swap_if(unsafe { &raw mut (*c).ctl }, ctl, ctl | CONFIRMED) == ctl
+    if conn::phase(ctl) != LIVE || M::swap_if(unsafe { &raw mut (*c).ctl }, ctl, ctl | CONFIRMED) != ctl {
+        return false;
+    }
+    confirm_template(m, c);
+    true
+}
+
+/// Somebody is there behind a connection: so it is worth keeping its template.
+#[inline(always)]
+fn confirm_template<F: Family, M: Memory<F>>(m: &M, c: *mut Conn<F>) {
+    // SAFETY: `c` is a record. Should it be refilled this instant, another template is kept that need not be.
+    let template = unsafe { (&raw const (*c).template).read_volatile() };
+    if template == 0 {
+        return;
+    }
+    let Some(t) = m.conn(template - 1) else { return };
+    // SAFETY: `t` is a record.
+    let word = unsafe { &raw mut (*t).ctl };
+    let ctl = M::load(word);
+    if conn::phase(ctl) == LIVE && ctl & (TEMPLATE | CONFIRMED) == TEMPLATE {
+        M::swap_if(word, ctl, ctl | CONFIRMED);
+    }
 }
 
 /// Adds `by` (1 or -1) to the count that a connection with this control word belongs to, and keeps the overload mark.
@@ -158,6 +179,9 @@ pub fn change_state<F: Family, M: Memory<F>>(m: &M, c: *mut Conn<F>, dest: u32, 
     // SAFETY: `c` is a record.
     if M::swap_if(unsafe { &raw mut (*c).ctl }, ctl, new) != ctl {
         return false;
+    }
+    if state == tcp::ESTABLISHED {
+        confirm_template(m, c);
     }
     if tcp::is_active(conn::state(ctl)) != tcp::is_active(state) {
         let Some(n) = m.dest_conns(dest) else { return true };

@@ -1,1 +1,104 @@
-//! x
+//! A SYN flood of spoofed sources, ten times the table's size, between honest clients.
+
+use super::*;
+use crate::time::ticks_of_seconds;
+use std::collections::VecDeque;
+use std::vec;
+
+const CONNECTIONS: u32 = 4096;
+
+/// What became of the honest clients.
+#[derive(Debug, Default)]
+struct Outcome {
+    tried: u32,
+    failed: u32,
+    evicted: [u32; 4],
+}
+
+/// `share` percent of the table is established before the flood, in one run of records; every 20th SYN is an honest client's, whose
+/// acknowledgement comes `round_trip` SYNs later and whose last packet as long after that. Connections send all the time.
+fn flood(share: u32, round_trip: u32, proto: u8) -> Outcome {
+    let (m, s) = table_for(CONNECTIONS, 2);
+    let t = |state: State| ticks_of_seconds(tcp::DEFAULT_TIMEOUTS_S[usize::from(state)]);
+    let first = if proto == 6 { tcp::SYN_RECV } else { tcp::UDP };
+    let settle = |now: Tick, n: &New<V4>, state: State| {
+        let Some(f) = look(&m, &s, &n.tuple) else { return false };
+        let done = if proto == 6 {
+            change_state::<V4, Raw<V4>>(&m, f.conn, n.dest, f.ctl, state)
+        } else {
+            confirm::<V4, Raw<V4>>(&m, f.conn, f.ctl)
+        };
+        // SAFETY: a live record.
+        unsafe { (*f.conn).expires = now.wrapping_add(t(state)) };
+        done
+    };
+    let mut now: Tick = 5;
+    let mut old = vec![];
+    for i in 0..s.records * share / 100 {
+        let n = new(tuple(0x0100_0000 + i, 7, 9, proto), 0, first, now.wrapping_add(t(first)));
+        assert!(matches!(make(&m, &s, now, &n).0, Created::Made(_)));
+        assert!(settle(now, &n, if proto == 6 { tcp::ESTABLISHED } else { tcp::UDP }));
+        old.push(n);
+    }
+    let mut out = Outcome::default();
+    let mut acks: VecDeque<(u32, New<V4>)> = VecDeque::new();
+    let mut ends: VecDeque<(u32, New<V4>)> = VecDeque::new();
+    let mut swept = 0;
+    for k in 0..CONNECTIONS * 10 {
+        // 100,000 a second, so that the whole takes less than any timeout.
+        now = 5 + k / 420;
+        let spoofed = new(tuple(0x0200_0000 + k, 9, 9, proto), 1, first, now.wrapping_add(t(first)));
+        let (_, kind) = make(&m, &s, now, &spoofed);
+        out.evicted[kind as usize] += 1;
+        if k % 20 == 0 {
+            let n = new(tuple(0x0300_0000 + k, 9, 9, proto), 0, first, now.wrapping_add(t(first)));
+            out.tried += 1;
+            if matches!(make(&m, &s, now, &n).0, Created::Made(_)) {
+                acks.push_back((k + round_trip, n));
+            } else {
+                out.failed += 1;
+            }
+        }
+        if acks.front().is_some_and(|a| a.0 == k) {
+            let (_, n) = acks.pop_front().unwrap();
+            if settle(now, &n, if proto == 6 { tcp::ESTABLISHED } else { tcp::UDP }) {
+                ends.push_back((k + round_trip, n));
+            } else {
+                out.failed += 1;
+            }
+        }
+        if ends.front().is_some_and(|a| a.0 == k) {
+            let (_, n) = ends.pop_front().unwrap();
+            assert!(settle(now, &n, tcp::TIME_WAIT), "an established connection lost a packet");
+        }
+        if let Some(n) = old.get(k as usize % old.len().max(1)) {
+            let f = look(&m, &s, &n.tuple).expect("an established connection lost a packet");
+            assert!(!is_dead::<V4, Raw<V4>>(f.conn, f.ctl, now));
+            assert!(look(&m, &s, &back(n)).is_some_and(|b| b.index == f.index));
+        }
+        swept = (swept + sweep_range(&*m, &s, now, swept, 16).examined) % s.records;
+    }
+    for n in &old {
+        assert!(look(&m, &s, &n.tuple).is_some());
+    }
+    check(&m, &s, 2);
+    out
+}
+
+#[test]
+fn syn_flood() {
+    for (share, round_trip) in [(0, 1500), (50, 500), (80, 200), (90, 100), (95, 50), (95, 20)] {
+        let out = flood(share, round_trip, 6);
+        assert!(out.tried > 2000 && out.failed * 100 <= out.tried, "{share} %: {out:?}");
+        assert!(out.evicted[Reclaimed::Embryonic as usize] > 30_000, "{share} %: {out:?}");
+    }
+}
+
+#[test]
+fn udp_flood() {
+    // Honest flows stay as long as they send; they fill what there is in the end, so fewer of them find a place.
+    for (share, round_trip) in [(0, 1500), (40, 500)] {
+        let out = flood(share, round_trip, 17);
+        assert!(out.tried > 2000 && out.failed * 100 <= out.tried, "{share} %: {out:?}");
+    }
+}

@@ -118,7 +118,7 @@ pub(super) fn check(m: &Table, s: &Shape, dests: u32) {
                 let (forward, back) = unsafe { index::tuples(record(m, index)) };
                 let ways = [(forward, 0), (back, ENTRY_REVERSE)];
                 for (t, bit) in ways.into_iter().take(if ctl & REVERSE != 0 { 2 } else { 1 }) {
-                    let (at, _) = entries.remove(&(u64::from(index) + 1 | bit)).expect("an entry of each direction");
+                    let (at, _) = entries.remove(&((u64::from(index) + 1) | bit)).expect("an entry of each direction");
                     let h = index::hash_of(s, &t);
                     let mut way = h as u32 & s.mask;
                     let mut steps = 0;
