@@ -129,7 +129,7 @@ impl Core {
                 _ = estimate.tick() => {
                     self.engine.estimate();
                     if let Some(interfaces) = &mut self.interfaces {
-                        interfaces.retry();
+                        interfaces.check();
                     }
                 }
                 event = events.recv(), if watching => match event {

@@ -75,8 +75,8 @@ pub fn run(settings: Settings, configured: Desired) -> Result<(), DaemonError> {
     }
     bpffs::prepare(&settings.pin_dir)?;
     let lock = Lock::take(&settings.pin_dir)?;
-    let socket = Socket::bind(&settings.socket, settings.socket_mode, settings.socket_group.as_deref())?;
     let mut pins = Pins { settings: &settings, keep: true };
+    let socket = Socket::bind(&settings.socket, settings.socket_mode, settings.socket_group.as_deref())?;
     let Loaded { mut ebpf, adopted } = load::load(crate::object::LVX, &settings.pin_dir, &settings.sizes, settings.discard)?;
     pins.keep = adopted;
     let engine = Engine::new(Maps::take(&mut ebpf)?)?;
@@ -146,14 +146,13 @@ struct Pins<'a> {
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
-        if self.keep {
-            return;
-        }
         let dir = &self.settings.pin_dir;
-        if let Err(e) = load::remove_pins(dir) {
+        if !self.keep
+            && let Err(e) = load::remove_pins(dir)
+        {
             tracing::warn!("{e}");
         }
-        // Whatever else is in it keeps it.
+        // Whatever is left in it keeps it.
         if let Err(e) = std::fs::remove_dir(dir) {
             tracing::debug!("{}: {e}", dir.display());
         }

@@ -19,6 +19,8 @@ pub mod serve;
 pub mod settings;
 pub mod state;
 pub mod sweep;
+#[cfg(test)]
+mod tests;
 
 use args::Args;
 use clap::Parser;
