@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use super::{Content, File};
 
 /// The first process: makes the guest usable, runs the script, reports, powers off. The script's output has a serial line of its own;
-/// the status follows the output after [`STATUS`].
+/// the status follows the output after [`STATUS`]. The script's shell is bash, because busybox's prefers its own programs (`ip`, say) to
+/// those in PATH.
 pub(super) const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/busybox HOME=/ LANG=C.UTF-8 TERM=dumb
 B=/bin/busybox
@@ -37,7 +38,7 @@ done
 ip link set lo up
 stty -F /dev/ttyS1 raw -echo
 cd /
-setsid sh /script < /dev/null > /dev/ttyS1 2>&1
+setsid /bin/bash /script < /dev/null > /dev/ttyS1 2>&1
 printf '\n<script status %d>\n' "$?" > /dev/ttyS1
 sync
 poweroff -f

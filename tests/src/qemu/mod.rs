@@ -1,12 +1,12 @@
 //! Other kernels than this machine's: Debian's, booted in QEMU with an initramfs that holds a few of this machine's programs.
 //!
-//! A [`Guest`] runs one shell script as root, in a system of nothing but the files given to it: busybox, the programs with their
+//! A [`Guest`] runs one shell script as root, in a system of nothing but the files given to it: bash, busybox, the programs with their
 //! libraries, the kernel's modules asked for. It has no disk and no network but its own namespaces.
 //!
 //! Invariant: a guest leaves nothing behind; its process ends with [`Guest::run`], whichever way that returns. Kernels are kept in the
 //! target directory.
 //!
-//! The trap: without KVM this is software emulation, ten times slower than the machine. Right for behaviour, not for times: give
+//! The trap: this is software emulation, ten times slower than the machine. Right for behaviour, not for times: give
 //! the script's own time-outs room.
 
 mod initramfs;
@@ -58,11 +58,11 @@ pub struct Output {
 }
 
 impl Guest {
-    /// A guest with busybox, 1 GB of memory and two minutes for everything.
+    /// A guest with bash and busybox, 1 GB of memory and two minutes for everything.
     pub fn new(kernel: Kernel) -> Result<Guest> {
         let guest =
             Guest { kernel, modules: Vec::new(), files: BTreeMap::new(), memory_mb: 1024, timeout: Duration::from_secs(120) };
-        guest.program("/bin/busybox")
+        guest.program("/bin/busybox")?.program("/bin/bash")
     }
 
     /// A module that is loaded before the script runs, with what it depends on. Modules built in are fine.
@@ -119,7 +119,7 @@ impl Guest {
         self
     }
 
-    /// Boots, runs `script` with busybox's shell as root, powers off. The script finds `/proc`, `/sys`, `/dev`, bpffs, writable
+    /// Boots, runs `script` with bash as root, powers off. The script finds `/proc`, `/sys`, `/dev`, bpffs, writable
     /// `/tmp` and `/run`, and lo up; `set -eu` is its own business.
     ///
     /// # Errors
