@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use super::{Content, File};
 
 /// The first process: makes the guest usable, runs the script, reports, powers off. The script's output has a serial line of its own;
-/// the status follows the output after [`STATUS`]. The script's shell is bash, because busybox's prefers its own programs (`ip`, say) to
-/// those in PATH.
+/// the status follows the output after [`STATUS`]. The script's shell is bash, because busybox's prefers its own programs (`ip`, say)
+/// to those in PATH. Nothing is mounted on /tmp: files of the guest may be there.
 pub(super) const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/busybox HOME=/ LANG=C.UTF-8 TERM=dumb
 B=/bin/busybox
@@ -23,7 +23,6 @@ $B mount -t devtmpfs dev /dev
 $B --install -s /busybox
 mkdir -p /dev/pts /dev/shm /run/netns
 mount -t devpts devpts /dev/pts
-mount -t tmpfs tmp /tmp
 mount -t tmpfs shm /dev/shm
 mount -t bpf bpf /sys/fs/bpf
 mount --make-rshared /

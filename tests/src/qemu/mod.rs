@@ -215,4 +215,28 @@ mod tests {
         assert!(format!("{error:#}").contains("before"), "{error:#}");
         Ok(())
     }
+
+    /// The verifier of the kernel that this runs on accepts the programs; also what the guests of the next test run.
+    #[test]
+    fn the_programs_load_here() -> Result<()> {
+        use crate::director::{Director, small};
+        use lb_userspace::object::{DECAP, DECAP_PROGRAM, LVX, PROGRAM};
+        Director::load(LVX, &small()?, &[PROGRAM], &[]).context("the balancer")?;
+        let mut decap = aya::EbpfLoader::new().load(DECAP).context("the decapsulator's object")?;
+        let program: &mut aya::programs::Xdp =
+            decap.program_mut(DECAP_PROGRAM).context("no such program")?.try_into().context("not an XDP program")?;
+        program.load().context("the decapsulator")
+    }
+
+    #[test]
+    #[ignore = "slow: QEMU"]
+    fn the_programs_load_on_debians_kernels() -> Result<()> {
+        let this = std::env::current_exe()?;
+        for kernel in [Kernel::V6_1, Kernel::V6_12] {
+            let guest = Guest::new(kernel)?.program(&this)?;
+            let output = guest.run(&format!("{} --exact qemu::tests::the_programs_load_here\n", this.display()))?;
+            assert!(output.status == 0 && output.text.contains("1 passed"), "{kernel:?}: {}", output.text);
+        }
+        Ok(())
+    }
 }
