@@ -26,7 +26,7 @@ bad, and -S keeps thresholds. Started as ipvsadm (a link), it is the same progra
 
 /// The version line.
 #[must_use]
-pub fn version(name: Name) -> String {
+pub(super) fn version(name: Name) -> String {
     match name {
         Name::Ipvsadm => IPVSADM_VERSION.to_owned(),
         Name::Lvxadm => format!("lvxadm {}, which does as ipvsadm v1.31 with IPVS v1.2.1\n", env!("CARGO_PKG_VERSION")),
@@ -35,7 +35,7 @@ pub fn version(name: Name) -> String {
 
 /// The usage.
 #[must_use]
-pub fn text(name: Name) -> String {
+pub(super) fn text(name: Name) -> String {
     match name {
         Name::Ipvsadm => version(name) + &USAGE.replace('@', "ipvsadm"),
         Name::Lvxadm => format!("{}{}\n{}", version(name), USAGE.replace('@', "lvxadm"), OWN.replace('@', "lvxadm")),

@@ -6,8 +6,8 @@
 mod decap;
 mod help;
 pub mod names;
-mod options;
-mod popt;
+pub mod options;
+pub mod popt;
 pub mod print;
 pub mod request;
 pub mod run;

@@ -198,10 +198,10 @@ const fn o(long: &'static str, short: char, takes: Takes, tag: Tag) -> Opt<Tag> 
     Opt { long, short: if short == '\0' { None } else { Some(short) }, takes, tag }
 }
 
+use crate::model::{Forwarding, Protocol};
 use About as A;
 use Command as C;
 use Takes::{Argument, Maybe, Nothing};
-use crate::model::{Forwarding, Protocol};
 
 /// All of them.
 pub static OPTIONS: &[Opt<Tag>] = &[
@@ -284,7 +284,9 @@ pub enum Fit {
 #[must_use]
 pub fn fit(command: Command, about: About) -> Fit {
     match (command, about) {
-        (C::AddService | C::EditService | C::DeleteService | C::AddServer | C::DeleteServer | C::EditServer, A::Service) => Fit::Must,
+        (C::AddService | C::EditService | C::DeleteService | C::AddServer | C::DeleteServer | C::EditServer, A::Service) => {
+            Fit::Must
+        }
         (
             C::AddService | C::EditService,
             A::Scheduler | A::Persistent | A::Netmask | A::OnePacket | A::Engine | A::SchedFlags,

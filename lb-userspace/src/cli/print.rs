@@ -75,7 +75,7 @@ pub fn list(services: &Services, all: bool, format: &Format, names: &Names) -> S
 
 fn service(out: &mut String, s: &ServiceView, columns: Columns, format: &Format, names: &Names) {
     let (id, numeric) = (&s.spec.id, format.has(About::Numeric));
-    let name = format!("{:<4} {}", id.protocol, names.show(socket(id.address, id.port), id.protocol, numeric));
+    let name = format!("{:<4} {}", id.protocol.to_string(), names.show(socket(id.address, id.port), id.protocol, numeric));
     match columns {
         Columns::Stats => {
             let _ = write!(out, "{name:<33}");

@@ -5,8 +5,8 @@ use super::options::{ABOUTS, About, COMMANDS, Command, Fit, OPTIONS, Tag, fit};
 use super::popt::{Found, Popt};
 use super::values::{address, netmask, number, sched_flags};
 use crate::model::{
-    DEFAULT_PERSISTENCE_S, Edit, Forwarding, MAX_TIMEOUT_S, Persistence, Protocol, SchedFlags, SchedulerKind, ServerId, ServerSpec,
-    ServiceId, ServiceSpec, Timeouts,
+    DEFAULT_PERSISTENCE_S, Edit, Forwarding, MAX_TIMEOUT_S, Persistence, Protocol, SchedFlags, SchedulerKind, ServerId,
+    ServerSpec, ServiceId, ServiceSpec, Timeouts,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -348,9 +348,7 @@ fn build(command: Command, w: Words) -> Result<Request, Failure> {
         (Command::Clear, _) => Request::Edit(Edit::Clear),
         (Command::AddServer, Some(service)) => Request::Edit(Edit::AddServer { service, server: server(service, &w) }),
         (Command::EditServer, Some(service)) => Request::Edit(Edit::EditServer { service, server: server(service, &w) }),
-        (Command::DeleteServer, Some(service)) => {
-            Request::Edit(Edit::DeleteServer { service, server: server(service, &w).id })
-        }
+        (Command::DeleteServer, Some(service)) => Request::Edit(Edit::DeleteServer { service, server: server(service, &w).id }),
         (Command::Set, _) => Request::Edit(Edit::SetTimeouts { timeouts: w.timeouts.unwrap_or_default() }),
         (Command::List, _) if format.has(About::Connection) => Request::Connections(format),
         (Command::List, Some(id)) => Request::List(format, Some(id)),
@@ -367,8 +365,7 @@ fn build(command: Command, w: Words) -> Result<Request, Failure> {
 
 fn service(id: ServiceId, w: &Words) -> Result<ServiceSpec, Failure> {
     let name = if w.scheduler.is_empty() { SchedulerKind::DEFAULT.name() } else { &w.scheduler };
-    let scheduler =
-        name.parse::<SchedulerKind>().map_err(|()| Failure::new(255, "Scheduler or persistence engine not found"))?;
+    let scheduler = name.parse::<SchedulerKind>().map_err(|()| Failure::new(255, "Scheduler or persistence engine not found"))?;
     Ok(ServiceSpec {
         id,
         scheduler,

@@ -177,7 +177,9 @@ fn failure(name: Name, e: &ClientError, status: u8) -> Failure {
                 };
                 Failure::new(
                     2,
-                    format!("Can't initialize ipvs: {why}\nAre you sure that IP Virtual Server is built in the kernel or as module?"),
+                    format!(
+                        "Can't initialize ipvs: {why}\nAre you sure that IP Virtual Server is built in the kernel or as module?"
+                    ),
                 )
             }
             _ => Failure::new(2, e.to_string()),

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 /// All services, one rule a line.
 #[must_use]
-pub fn rules(services: &Services, format: &Format, names: &Names) -> String {
+pub(super) fn rules(services: &Services, format: &Format, names: &Names) -> String {
     let mut out = String::new();
     let numeric = format.has(About::Numeric);
     for s in sort::services(&services.services, true) {

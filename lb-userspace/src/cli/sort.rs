@@ -57,7 +57,7 @@ fn service(a: &ServiceId, b: &ServiceId) -> i32 {
 
 /// Services in the order in which they are shown.
 #[must_use]
-pub fn services(list: &[ServiceView], sorted: bool) -> Vec<&ServiceView> {
+pub(super) fn services(list: &[ServiceView], sorted: bool) -> Vec<&ServiceView> {
     let mut list: Vec<_> = list.iter().collect();
     if sorted {
         merge_sort(&mut list, &|a, b| service(&a.spec.id, &b.spec.id));
@@ -67,7 +67,7 @@ pub fn services(list: &[ServiceView], sorted: bool) -> Vec<&ServiceView> {
 
 /// Servers in the order in which they are shown.
 #[must_use]
-pub fn servers(list: &[ServerView], sorted: bool) -> Vec<&ServerView> {
+pub(super) fn servers(list: &[ServerView], sorted: bool) -> Vec<&ServerView> {
     let mut list: Vec<_> = list.iter().collect();
     if sorted {
         merge_sort(&mut list, &|a, b| {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A decimal number as `strtol` reads it: blanks and a sign in front, nothing behind.
 #[must_use]
-pub fn number(text: &str, min: i64, max: i64) -> Option<i64> {
+pub(super) fn number(text: &str, min: i64, max: i64) -> Option<i64> {
     let text = text.trim_start();
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -17,7 +17,7 @@ pub fn number(text: &str, min: i64, max: i64) -> Option<i64> {
 
 /// An IPv4 address as `inet_aton` reads it: one to four numbers, the last of which fills what is left; hexadecimal and octal too.
 #[must_use]
-pub fn inet_aton(text: &str) -> Option<Ipv4Addr> {
+pub(super) fn inet_aton(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<&str> = text.split('.').collect();
     if parts.len() > 4 {
         return None;
@@ -47,7 +47,7 @@ pub fn inet_aton(text: &str) -> Option<Ipv4Addr> {
 
 /// An address, and the port if there is one.
 #[must_use]
-pub fn address(text: &str, protocol: Protocol, names: &Names) -> Option<(IpAddr, Option<u16>)> {
+pub(super) fn address(text: &str, protocol: Protocol, names: &Names) -> Option<(IpAddr, Option<u16>)> {
     if text.is_empty() || text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -81,7 +81,7 @@ pub fn address(text: &str, protocol: Protocol, names: &Names) -> Option<(IpAddr,
 
 /// A persistence mask: of IPv4 any mask, of IPv6 a prefix length. The inner `None` is the whole address.
 #[must_use]
-pub fn netmask(text: &str, service: IpAddr) -> Option<Option<IpAddr>> {
+pub(super) fn netmask(text: &str, service: IpAddr) -> Option<Option<IpAddr>> {
     if service.is_ipv4() {
         let mask = inet_aton(text)?;
         return Some((mask != Ipv4Addr::BROADCAST).then_some(IpAddr::V4(mask)));
@@ -103,7 +103,7 @@ fn flag_names(scheduler: &str) -> [&'static str; 3] {
 ///
 /// # Errors
 /// The name that is none.
-pub fn sched_flags(text: &str, scheduler: &str) -> Result<SchedFlags, String> {
+pub(super) fn sched_flags(text: &str, scheduler: &str) -> Result<SchedFlags, String> {
     let mut flags = SchedFlags::default();
     for name in text.split(',') {
         let generic = flag_names("").iter().position(|n| *n == name);
@@ -117,7 +117,7 @@ pub fn sched_flags(text: &str, scheduler: &str) -> Result<SchedFlags, String> {
 
 /// How they are shown; `None` if there are none.
 #[must_use]
-pub fn show_sched_flags(flags: SchedFlags, scheduler: &str) -> Option<String> {
+pub(super) fn show_sched_flags(flags: SchedFlags, scheduler: &str) -> Option<String> {
     let names = flag_names(scheduler);
     let list: Vec<&str> = (0..3).filter(|bit| flags.0 & (1 << bit) != 0).map(|bit| names[bit]).collect();
     (!list.is_empty()).then(|| list.join(","))
@@ -125,7 +125,7 @@ pub fn show_sched_flags(flags: SchedFlags, scheduler: &str) -> Option<String> {
 
 /// Where a real server's entry points.
 #[must_use]
-pub fn socket(address: IpAddr, port: u16) -> SocketAddr {
+pub(super) fn socket(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
