@@ -58,10 +58,16 @@ impl Ns {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut c = Command::new(program);
         let file = self.file.clone();
-        // SAFETY: one system call on a file descriptor that is open in the child too.
+        // SAFETY: system calls alone, on a file descriptor that is open in the child too. The second ends the child when whoever
+        // started it is killed before it could do so; the third unblocks the signals that the demonstration blocks for itself.
         unsafe {
             c.pre_exec(move || {
-                move_into_thread_name_spaces(file.as_fd(), ThreadNameSpaceType::NETWORK).map_err(std::io::Error::from)
+                move_into_thread_name_spaces(file.as_fd(), ThreadNameSpaceType::NETWORK)?;
+                rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+                let mut none: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&raw mut none);
+                libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+                Ok(())
             });
         }
         c.stdin(Stdio::null());
