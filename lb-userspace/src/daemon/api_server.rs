@@ -8,13 +8,13 @@ use super::load::chain;
 use super::serve::Peer;
 use crate::api::{ApiError, Connection, Edits, ErrorBody, Zero};
 use crate::model::{EditError, EditErrorKind};
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use serde::Serialize;
@@ -44,7 +44,6 @@ struct Shared {
 }
 
 /// The routes.
-#[must_use]
 pub fn router(core: Handle) -> Router {
     let shared = Shared { core, large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)) };
     Router::new()
@@ -121,8 +120,9 @@ impl Shared {
     /// The body of a request, as what it should be.
     async fn body<T: DeserializeOwned>(&self, request: Request) -> Result<T, Refusal> {
         let bytes = tokio::time::timeout(BODY_TIME, self.bytes(request.into_body())).await;
-        let bytes = bytes
-            .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("no whole body within {} s", BODY_TIME.as_secs())))??;
+        let bytes = bytes.map_err(|_| {
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("no whole body within {} s", BODY_TIME.as_secs()))
+        })??;
         serde_json::from_slice(&bytes).map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("body: {e}")))
     }
 

@@ -20,10 +20,14 @@ pub enum AttachError {
     #[error("interface {0}: no such interface")]
     NoInterface(String),
     /// Somebody else's program is there.
-    #[error("interface {0}: another XDP program is on it (`ip link set dev {0} xdp off` removes one that ip or an old tool put there)")]
+    #[error(
+        "interface {0}: another XDP program is on it (`ip link set dev {0} xdp off` removes one that ip or an old tool put there)"
+    )]
     Busy(String),
     /// Not allowed.
-    #[error("interface {0}: the kernel does not permit XDP on it: lvxd needs CAP_NET_ADMIN in the network namespace, and CAP_BPF")]
+    #[error(
+        "interface {0}: the kernel does not permit XDP on it: lvxd needs CAP_NET_ADMIN in the network namespace, and CAP_BPF"
+    )]
     Privilege(String),
     /// The driver will not.
     #[error("interface {name}: no native XDP: {reason} (mode \"auto\" or \"generic\" does without)")]
