@@ -98,7 +98,7 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
     core.replace(wanted(configured, &store, adopted)).map_err(DaemonError::Services)?;
     core.set_store(store.clone());
 
-    let attacher = Attacher::new(ebpf, &settings.pin_dir, settings.mode);
+    let attacher = Attacher::new(ebpf, crate::object::PROGRAM, &settings.pin_dir, settings.mode);
     core.set_interfaces(Interfaces::start(attacher, &settings.interfaces)?);
     let sweeping = Sweeping::start(core.sweeper()).map_err(|e| DaemonError::System("threads", e))?;
     let (handle, thread) = core.spawn(events).map_err(|e| DaemonError::System("threads", e))?;

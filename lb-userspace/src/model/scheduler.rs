@@ -28,6 +28,30 @@ macro_rules! schedulers {
 
 schedulers! {
     Rr "rr",
+    Wrr "wrr",
+    Lc "lc",
+    Wlc "wlc",
+    Sed "sed",
+    Nq "nq",
+    Fo "fo",
+    Ovf "ovf",
+    Twos "twos",
+    Sh "sh",
+    Dh "dh",
+    Mh "mh",
+    Lblc "lblc",
+    Lblcr "lblcr",
+}
+
+impl SchedulerKind {
+    /// Where `-s` is not given.
+    pub const DEFAULT: Self = Self::Wlc;
+
+    /// Whether LVX runs it.
+    #[must_use]
+    pub const fn is_available(self) -> bool {
+        matches!(self, Self::Rr)
+    }
 }
 
 impl fmt::Display for SchedulerKind {

@@ -72,20 +72,18 @@ pub(super) fn ensure(packages: &[&str]) -> Result<()> {
         bail!("missing: {wanted}. Run `sudo apt-get update && sudo {command}`");
     }
     shell::say(&format!("missing, to be installed: {wanted}"));
-    let lock = ["-o", "DPkg::Lock::Timeout=300"];
     // A list of packages that is too old, or absent, is a reason for a failure; a mirror that is away is not yet one.
-    if let Err(error) = shell::run(apt().args(lock).args(["-qq", "update"])) {
+    if let Err(error) = shell::run(apt().args(["-qq", "update"])) {
         shell::say(&format!("{error}; going on with the lists that are there"));
     }
-    let options = ["-q", "-y", "--no-install-recommends"];
-    if shell::run(apt().args(lock).args(["install"]).args(options).args(packages)).is_ok() {
+    if shell::run(install().args(packages)).is_ok() {
         return Ok(());
     }
     // One package that cannot be had must not keep back the others.
     let mut failed = Vec::new();
     for package in packages {
-        if let Err(error) = shell::run(apt().args(lock).args(["install"]).args(options).arg(package)) {
-            shell::say(&error.to_string());
+        if let Err(error) = shell::run(install().arg(package)).or_else(|_| super::backports::install(package)) {
+            shell::say(&format!("{error:#}"));
             failed.push(*package);
         }
     }
@@ -94,20 +92,24 @@ pub(super) fn ensure(packages: &[&str]) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    let mut hint = String::new();
-    if failed.iter().any(|package| package.starts_with("qemu")) {
-        hint = ". Where QEMU's tools come from backports, so must it: add `-t $(. /etc/os-release; echo $VERSION_CODENAME)-backports`"
-            .to_owned();
-    }
-    if failed.iter().any(|package| package.contains("-22-")) {
-        hint.push_str(". LLVM 22 for Debian and Ubuntu is also at https://apt.llvm.org");
-    }
+    let hint = if failed.iter().any(|package| package.contains("-22-")) {
+        ". LLVM 22 for Debian and Ubuntu is also at https://apt.llvm.org"
+    } else {
+        ""
+    };
     bail!("could not install {0}. Run `apt-get install --no-install-recommends {0}`{hint}", failed.join(" "))
 }
 
-fn apt() -> std::process::Command {
+pub(super) fn apt() -> std::process::Command {
     let mut command = shell::command("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]);
+    command
+}
+
+/// Never at the cost of a package that is there.
+fn install() -> std::process::Command {
+    let mut command = apt();
+    command.args(["install", "-q", "-y", "--no-install-recommends", "--no-remove"]);
     command
 }
 
