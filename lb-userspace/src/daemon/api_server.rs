@@ -44,7 +44,6 @@ struct Shared {
 }
 
 /// The routes.
-#[must_use]
 pub fn router(core: Handle) -> Router {
     let shared = Shared { core, large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)) };
     Router::new()

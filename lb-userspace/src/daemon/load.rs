@@ -298,7 +298,7 @@ fn program_error(error: ProgramError) -> LoadError {
             }
             let log = verifier_log.to_string();
             tracing::debug!("verifier: {log}");
-            let last = log.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("processed ")).next_back();
+            let last = log.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with("processed "));
             LoadError::Refused { source: io_error, reason: last.unwrap_or("no reason given").into() }
         }
         other => LoadError::Object(chain(&other)),

@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log(settings.log);
-    match lifecycle::run(settings, desired) {
+    match lifecycle::run(&settings, desired) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => fail(&e),
     }
