@@ -36,7 +36,12 @@ struct Args {
 pub(super) fn main(words: &[String], output: &mut dyn Write) -> Result<(), Failure> {
     let args: Args = arguments(words)?;
     // Warnings of the fallback to generic mode.
-    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .try_init();
     let failed = |e: &dyn std::error::Error| Failure::new(1, load::chain(e));
     if !args.detach {
         bpffs::prepare(&args.pin_dir).map_err(|e| failed(&e))?;

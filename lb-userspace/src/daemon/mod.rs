@@ -69,6 +69,8 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 fn log(level: LogLevel) {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let format = tracing_subscriber::fmt()
+        // A log that cannot be written must not end the daemon, and a complaint about it on stderr would.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::from(level))
         .with_target(false)
