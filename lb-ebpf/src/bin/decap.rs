@@ -12,7 +12,7 @@ use raw::{ETH, get, move_head, put};
 
 // Not by way of the library, whose maps would come with it.
 #[path = "../raw.rs"]
-#[expect(dead_code, reason = "shared with the load balancer")]
+#[expect(dead_code, unreachable_pub, reason = "shared with the load balancer")]
 mod raw;
 
 /// Packets taken apart, and packets that could not be.

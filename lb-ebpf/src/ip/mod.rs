@@ -4,8 +4,8 @@ mod v4;
 mod v6;
 
 use crate::memory::Maps;
-use crate::{balance, maps};
 use crate::raw::{ETH, fixed, frame_len, get, put};
+use crate::{balance, maps};
 use aya_ebpf::programs::XdpContext;
 use lb_common::conn::Conn;
 use lb_common::family::Family;
