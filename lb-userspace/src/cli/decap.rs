@@ -44,12 +44,16 @@ pub(super) fn main(words: &[String], output: &mut dyn Write) -> Result<(), Failu
         .try_init();
     let failed = |e: &dyn std::error::Error| Failure::new(1, load::chain(e));
     if !args.detach {
-        bpffs::prepare(&args.pin_dir).map_err(|e| failed(&e))?;
         let index = index_of(&args.interface).map_err(|e| failed(&e))?;
+        bpffs::prepare(&args.pin_dir).map_err(|e| failed(&e))?;
         let mut ebpf = EbpfLoader::new().load(DECAP).map_err(|e| failed(&e))?;
         load::program(&mut ebpf, DECAP_PROGRAM).map_err(|e| failed(&e))?.load().map_err(|e| failed(&e))?;
         let mut attacher = Attacher::new(ebpf, DECAP_PROGRAM, &args.pin_dir, args.mode);
-        let hook = attacher.attach(&args.interface, index).map_err(|e| failed(&e))?;
+        let hook = attacher.attach(&args.interface, index).map_err(|e| {
+            // Nothing is left of the attempt; a directory with other links stays.
+            let _ = std::fs::remove_dir(&args.pin_dir);
+            failed(&e)
+        })?;
         return say(output, &format!("interface {}: taking tunnelled packets apart in {} mode\n", args.interface, hook.name()));
     }
     if !crate::daemon::attach::detach(&args.pin_dir, &args.interface) {

@@ -32,7 +32,7 @@ pub struct Lvxd {
 ///
 /// # Errors
 /// They were not built.
-pub(super) fn binary(name: &str) -> Result<PathBuf> {
+pub fn binary(name: &str) -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("LVX_BIN_DIR") {
         return Ok(Path::new(&dir).join(name));
     }

@@ -11,7 +11,7 @@ mod pass;
 mod topology;
 mod udp;
 
-pub use daemon::Lvxd;
+pub use daemon::{Lvxd, binary};
 pub use http::HttpLab;
 pub use nginx::Nginx;
 pub use ns::{Ns, Running, until};

@@ -144,8 +144,12 @@ impl Lab {
         director.ip("addr add 10.9.0.1/32 dev lo")?;
         director.ip("-6 addr add fd09::1/128 dev lo nodad")?;
         director.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0")?;
-        let mut lab =
-            Self { client, director, servers: Vec::new(), interfaces, method, _switch: switch.clone(), _pass: pass };
+        if layout == Layout::Stick {
+            // Else its kernel tells servers and client of each other as soon as it routes a packet between them, and answers go
+            // past the director.
+            director.sh("sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0")?;
+        }
+        let mut lab = Self { client, director, servers: Vec::new(), interfaces, method, _switch: switch.clone(), _pass: pass };
         for i in 0..servers {
             let s = Ns::new()?;
             s.cable("eth0", &switch, &format!("srv{i}"), inside_mtu)?;

@@ -26,6 +26,7 @@ const PACKAGES: [(Need, Sign, &[&str]); 15] = [
     (Need::Network, Sign::Program("wrk"), &["wrk"]),
     (Need::Network, Sign::Program("ethtool"), &["ethtool"]),
     (Need::Network, Sign::Program("ip"), &["iproute2"]),
+    (Need::Network, Sign::Program("ping"), &["iputils-ping"]),
     (Need::Network, Sign::Program("tcpdump"), &["tcpdump"]),
     (Need::Network, Sign::Program("iperf3"), &["iperf3"]),
     (Need::Network, Sign::Program("ps"), &["procps"]),
