@@ -12,11 +12,40 @@
 pub mod plan;
 pub mod pool;
 
+pub mod table;
+
+mod dh;
+mod fo;
+mod lblc;
+mod lblcr;
+mod lc;
+mod least;
+mod locality;
+mod mh;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
+mod sh;
+mod twos;
+mod wlc;
 mod wrr;
 
+pub use dh::Dh;
+pub use fo::Fo;
+pub use lblc::Lblc;
+pub use lblcr::Lblcr;
+pub use lc::Lc;
+pub use mh::Mh;
+pub use nq::Nq;
+pub use ovf::Ovf;
 pub use pool::{Change, Pool, Server};
 pub use rr::Rr;
+pub use sed::Sed;
+pub use sh::Sh;
+pub use table::Table;
+pub use twos::Twos;
+pub use wlc::Wlc;
 pub use wrr::Wrr;
 
 use crate::model::{SchedFlags, SchedulerKind};
@@ -80,7 +109,12 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
 
     /// Choices after which the same ones follow again for as long as no weight changes, whatever the counters do. `None`
     /// for schedulers that look at counters, at the client or at chance.
-    fn cycle_len(&self, _pool: &Pool) -> Option<u64> {
+    fn cycle_len(&self, _pool: &Pool, _flow: &Flow) -> Option<u64> {
+        None
+    }
+
+    /// The table that the packet path looks clients up in, for schedulers that hash the client.
+    fn table(&mut self, _pool: &Pool) -> Option<Table> {
         None
     }
 }
@@ -89,8 +123,20 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
 #[must_use]
 pub fn build(kind: SchedulerKind, flags: SchedFlags) -> Box<dyn Scheduler> {
     let mut scheduler: Box<dyn Scheduler> = match kind {
+        SchedulerKind::Rr => Box::new(Rr::default()),
         SchedulerKind::Wrr => Box::new(Wrr::default()),
-        _ => Box::new(Rr::default()),
+        SchedulerKind::Lc => Box::new(Lc),
+        SchedulerKind::Wlc => Box::new(Wlc),
+        SchedulerKind::Sed => Box::new(Sed),
+        SchedulerKind::Nq => Box::new(Nq),
+        SchedulerKind::Fo => Box::new(Fo),
+        SchedulerKind::Ovf => Box::new(Ovf),
+        SchedulerKind::Twos => Box::new(Twos::default()),
+        SchedulerKind::Sh => Box::new(Sh::default()),
+        SchedulerKind::Dh => Box::new(Dh::default()),
+        SchedulerKind::Mh => Box::new(Mh::default()),
+        SchedulerKind::Lblc => Box::new(Lblc::default()),
+        SchedulerKind::Lblcr => Box::new(Lblcr::default()),
     };
     scheduler.set_flags(flags);
     scheduler

@@ -48,7 +48,7 @@ impl Scheduler for Rr {
         }
     }
 
-    fn cycle_len(&self, pool: &Pool) -> Option<u64> {
+    fn cycle_len(&self, pool: &Pool, _flow: &Flow) -> Option<u64> {
         Some(pool.servers().iter().filter(|s| s.weight > 0).count() as u64)
     }
 }

@@ -193,7 +193,7 @@ impl Scheduler for Wrr {
         }
     }
 
-    fn cycle_len(&self, pool: &Pool) -> Option<u64> {
+    fn cycle_len(&self, pool: &Pool, _flow: &Flow) -> Option<u64> {
         Some(pool.servers().iter().map(|s| u64::from(s.weight)).sum::<u64>() / self.step as u64)
     }
 }
