@@ -31,6 +31,9 @@ mod twos;
 mod wlc;
 mod wrr;
 
+#[cfg(test)]
+mod golden;
+
 pub use dh::Dh;
 pub use fo::Fo;
 pub use lblc::Lblc;
