@@ -33,6 +33,8 @@ mod wrr;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod laws;
 
 pub use dh::Dh;
 pub use fo::Fo;
