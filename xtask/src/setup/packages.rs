@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// Debian's packages, the need they are for, and the sign of their presence.
-const PACKAGES: [(Need, Sign, &[&str]); 15] = [
+const PACKAGES: [(Need, Sign, &[&str]); 16] = [
     (Need::Build, Sign::Program("cc"), &["gcc", "libc6-dev"]),
     (Need::Build, Sign::Compiler, &["rustc-web", "rust-web-src"]),
     (Need::Build, Sign::Linker, &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]),
