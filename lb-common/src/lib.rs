@@ -20,6 +20,7 @@ pub mod filter;
 pub mod hash;
 pub mod limits;
 pub mod proto;
+pub mod sched_hash;
 pub mod service;
 pub mod stats;
 pub mod table;

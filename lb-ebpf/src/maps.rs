@@ -6,11 +6,11 @@ use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray};
 use lb_common::config::Config;
 use lb_common::conn::{Conn4, Conn6};
 use lb_common::dest::{Dest, DestConns, Port};
+use lb_common::family::{V4, V6};
 use lb_common::filter::FILTER_WORDS;
 use lb_common::limits::MAX_PORTS;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::stats::{Cpu, DestStats};
-use lb_common::family::{V4, V6};
 use lb_common::table::{Bucket, Hands, New};
 
 /// See [`lb_common::limits::map::CONFIG`].

@@ -1,9 +1,9 @@
 //! The connection table's memory: the maps.
 
 use crate::ip::Ip;
+use crate::{atomics, maps};
 use aya_ebpf::helpers::generated::bpf_loop;
 use core::ffi::c_void;
-use crate::{atomics, maps};
 use lb_common::config::Config;
 use lb_common::conn::Conn;
 use lb_common::dest::{Dest, DestConns};

@@ -12,7 +12,7 @@ use lb_common::conn::{self, REVERSE};
 use lb_common::dest::{USABLE, next_hop};
 use lb_common::limits::MAX_PICK_TRIES;
 use lb_common::service::{Service, ServiceKey};
-use lb_common::table::{self, Created, New, Reclaimed, Tuple};
+use lb_common::table::{self, Created, Reclaimed, Tuple};
 use lb_common::tcp::{self, Direction};
 use lb_common::verdict::Verdict;
 use lb_common::{csum, filter, proto};
@@ -162,22 +162,20 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
     let direction = if nat { Direction::Input } else { Direction::InputOnly };
     // A UDP flow gets its state as soon as this packet finds it; the next packet confirms it.
     let state = if p.tuple.proto == proto::TCP { tcp::next(tcp::NONE, direction, p.flags) } else { tcp::NONE };
-    // SAFETY: this CPU's alone while the program runs.
+    // SAFETY: this CPU's alone while the program runs. Field by field, so that nothing of it is on the stack.
     unsafe {
-        *new = New {
-            tuple: p.tuple,
-            real,
-            real_port: d.port,
-            l4_delta: csum::l4_delta::<F>(p.tuple.dst, vport(p.tuple.ports), real, d.port),
-            ip_delta: csum::addr_delta::<F>(p.tuple.dst, real),
-            method: d.method,
-            state,
-            flags: if nat { REVERSE } else { 0 },
-            dest,
-            expires: now.wrapping_add(config.timeouts[state as usize & 15]),
-            template: 0,
-            reply: came_by(ctx),
-        };
+        (*new).tuple = p.tuple;
+        (*new).real = real;
+        (*new).real_port = d.port;
+        (*new).l4_delta = csum::l4_delta::<F>(p.tuple.dst, vport(p.tuple.ports), real, d.port);
+        (*new).ip_delta = csum::addr_delta::<F>(p.tuple.dst, real);
+        (*new).method = d.method;
+        (*new).state = state;
+        (*new).flags = if nat { REVERSE } else { 0 };
+        (*new).dest = dest;
+        (*new).expires = now.wrapping_add(config.timeouts[state as usize & 15]);
+        (*new).template = 0;
+        (*new).reply = came_by(ctx);
     }
     let replace = if miss & REPLACE == 0 { None } else { Some(miss << 32 | conn::LIVE) };
     // SAFETY: as above.

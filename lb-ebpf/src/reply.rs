@@ -22,9 +22,8 @@ use lb_common::verdict::Verdict;
 pub fn back<F: Ip>(ctx: &XdpContext, config: &Config, p: &Packet<F>, now: Tick, found: &Found<F>) -> Outcome {
     let c = found.conn;
     // SAFETY: a record; `advance` tells whether all of this is of one owner.
-    let (dest, vip, ports, l4_delta, ip_delta, generation, mut hop) = unsafe {
-        ((*c).dest, (*c).vip, (*c).ports, (*c).l4_delta, (*c).ip_delta, (*c).reply_generation, (*c).reply)
-    };
+    let (dest, vip, ports, l4_delta, ip_delta, generation, mut hop) =
+        unsafe { ((*c).dest, (*c).vip, (*c).ports, (*c).l4_delta, (*c).ip_delta, (*c).reply_generation, (*c).reply) };
     if p.ttl <= 1 {
         // The kernel routes such a packet nowhere, and tells the server so.
         return Outcome::pass(Verdict::PassedTtl);

@@ -9,7 +9,8 @@
 //! | `POST /v1/edits` | [`Edits`] | `204`, or an [`ErrorBody`] and nothing changed |
 //! | `POST /v1/zero` | [`Zero`] | `204` |
 //!
-//! Errors have status 400 (malformed), 404 (absent), 409 (exists), 422 (refused) or 500, and an [`ErrorBody`].
+//! Errors have status 400 (malformed), 404 (absent), 405 (not that method), 408 (too slow), 409 (exists), 413 (too large), 422
+//! (refused) or 500, and an [`ErrorBody`].
 
 use crate::model::{Edit, EditError, ServerSpec, ServiceId, ServiceSpec};
 use serde::{Deserialize, Serialize};

@@ -53,7 +53,8 @@ pub fn small() -> Result<Sizes> {
 /// It cannot be mounted: no privilege, or no /sys/fs/bpf.
 pub fn bpffs() -> Result<PathBuf> {
     let dir = Path::new("/sys/fs/bpf");
-    let mounted = std::fs::read_to_string("/proc/self/mountinfo")?.lines().any(|l| l.contains(" /sys/fs/bpf ") && l.contains(" - bpf "));
+    let mounted =
+        std::fs::read_to_string("/proc/self/mountinfo")?.lines().any(|l| l.contains(" /sys/fs/bpf ") && l.contains(" - bpf "));
     if !mounted {
         rustix::mount::mount("bpf", dir, "bpf", rustix::mount::MountFlags::empty(), None).context("mounting bpffs")?;
     }

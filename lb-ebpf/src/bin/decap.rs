@@ -1,13 +1,19 @@
 //! The decapsulator's XDP program: takes tunnelled packets apart on a real server, so that it needs no tunnel device.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
 use lb_common::proto::{IPIP, IPV6};
-use lb_ebpf::raw::{ETH, get, move_head, put};
+use raw::{ETH, get, move_head, put};
+
+// Not by way of the library, whose maps would come with it.
+#[path = "../raw.rs"]
+#[expect(dead_code, unreachable_pub, reason = "shared with the load balancer")]
+mod raw;
 
 /// Packets taken apart, and packets that could not be.
 #[map]

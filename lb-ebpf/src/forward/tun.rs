@@ -60,7 +60,8 @@ fn through<F: Ip, Outer: Ip>(ctx: &XdpContext, p: &Packet<F>, d: &Dest) -> Outco
         put(eth + 12, Outer::ETHERTYPE);
         if Outer::ID == FAMILY_V4 {
             let len = (p.len as u16 + 20).to_be();
-            let mut sum = d.tunnel_sum as u64 + len as u64 + u16::from_ne_bytes([0, tos]) as u64 + u16::from_ne_bytes([ttl, 0]) as u64;
+            let mut sum =
+                d.tunnel_sum as u64 + len as u64 + u16::from_ne_bytes([0, tos]) as u64 + u16::from_ne_bytes([ttl, 0]) as u64;
             // An IPv6 packet is never fragmented on its way, and an IPv4 one only if its sender lets it.
             let flags = if p.whole { DF } else { 0 };
             if flags == 0 {

@@ -4,8 +4,8 @@ mod v4;
 mod v6;
 
 use crate::memory::Maps;
-use crate::{balance, maps};
 use crate::raw::{ETH, fixed, frame_len, get, put};
+use crate::{balance, maps};
 use aya_ebpf::programs::XdpContext;
 use lb_common::conn::Conn;
 use lb_common::family::Family;
@@ -150,7 +150,8 @@ fn transport(l4: usize, end: usize, proto: u8, room: u32) -> Result<(u32, u8, us
 /// Whether the frame holds an IP packet of `len` bytes at `ip`, further buffers included.
 #[inline(always)]
 fn holds(ctx: &XdpContext, ip: usize, end: usize, len: u32) -> bool {
-    ip + len as usize <= end || (ETH + len as usize) as u64 <= frame_len(ctx)
+    // A difference, not a sum: kernels before 6.13 know no bounds of a swapped `len`, and refuse to add it to a position.
+    len as usize <= end - ip || (ETH + len as usize) as u64 <= frame_len(ctx)
 }
 
 /// Whether a TCP packet asks for a new connection.

@@ -1,8 +1,8 @@
 //! IPv4 (RFC 791).
 
 use super::{Ip, Packet, holds, transport};
-use crate::{balance, icmp, maps, open, reply};
 use crate::raw::{ETH, get, put};
+use crate::{balance, icmp, maps, open, reply};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::conn::Conn;

@@ -1,8 +1,8 @@
 //! IPv6 (RFC 8200): the fixed header, and the extension headers on the way to the transport header.
 
 use super::{Ip, Packet, holds, transport};
-use crate::{balance, icmp, maps, open, reply};
 use crate::raw::{ETH, get};
+use crate::{balance, icmp, maps, open, reply};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::conn::Conn;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The command line tool; see [`lb_userspace::cli`].
+
+fn main() -> std::process::ExitCode {
+    lb_userspace::cli::main()
+}

@@ -4,16 +4,19 @@
 mod tests;
 
 use super::core::{Core, Gone, Handle};
+use super::load::chain;
 use super::serve::Peer;
 use crate::api::{ApiError, Connection, Edits, ErrorBody, Zero};
 use crate::model::{EditError, EditErrorKind};
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Router, body};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -23,8 +26,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// Largest body of a request: some 80,000 edits.
 const MAX_BODY: usize = 16 << 20;
-/// Requests whose bodies are read at the same time, so that all of them together stay small.
-const MAX_BODIES: usize = 4;
+/// A body that is no larger waits for none.
+const SMALL_BODY: usize = 64 << 10;
+/// Bodies beyond that which are read at the same time, so that all of them together stay small.
+const MAX_LARGE_BODIES: usize = 4;
 /// For the whole body of a request to come.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Bytes of connections sent at a time, and how many such pieces wait for the client.
@@ -35,13 +40,12 @@ const PIECES: usize = 4;
 #[derive(Clone)]
 struct Shared {
     core: Handle,
-    bodies: Arc<Semaphore>,
+    large_bodies: Arc<Semaphore>,
 }
 
 /// The routes.
-#[must_use]
 pub fn router(core: Handle) -> Router {
-    let shared = Shared { core, bodies: Arc::new(Semaphore::new(MAX_BODIES)) };
+    let shared = Shared { core, large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)) };
     Router::new()
         .route("/v1/status", get(async |State(s): State<Shared>| s.read(|c| c.status()).await))
         .route("/v1/services", get(async |State(s): State<Shared>| s.read(|c| c.services()).await))
@@ -115,20 +119,33 @@ impl Shared {
 
     /// The body of a request, as what it should be.
     async fn body<T: DeserializeOwned>(&self, request: Request) -> Result<T, Refusal> {
-        let too_slow = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("no whole body within {BODY_TIME:?}"));
-        let bytes = tokio::time::timeout(BODY_TIME, async {
-            let _permit = self.bodies.acquire().await;
-            body::to_bytes(request.into_body(), MAX_BODY).await
-        });
-        let bytes = bytes.await.map_err(too_slow)?.map_err(|e| {
-            let source = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
-            if source.contains("length limit") {
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body of more than {MAX_BODY} bytes"))
-            } else {
-                Refusal::new(StatusCode::BAD_REQUEST, format!("body: {e}"))
-            }
-        })?;
+        let bytes = tokio::time::timeout(BODY_TIME, self.bytes(request.into_body())).await;
+        let bytes = bytes.map_err(|_| {
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("no whole body within {} s", BODY_TIME.as_secs()))
+        })??;
         serde_json::from_slice(&bytes).map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("body: {e}")))
+    }
+
+    /// All bytes of a body. What counts is what has come, not what is announced: a client that announces much and sends nothing
+    /// keeps nobody waiting.
+    async fn bytes(&self, mut body: Body) -> Result<Vec<u8>, Refusal> {
+        let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body of more than {MAX_BODY} bytes"));
+        if body.size_hint().lower() > MAX_BODY as u64 {
+            return Err(too_large());
+        }
+        let (mut bytes, mut permit) = (Vec::new(), None);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("body: {}", chain(&e))))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > MAX_BODY {
+                return Err(too_large());
+            }
+            if bytes.len() + data.len() > SMALL_BODY && permit.is_none() {
+                permit = self.large_bodies.acquire().await.ok();
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes)
     }
 
     async fn edits(&self, request: Request) -> Result<StatusCode, Refusal> {

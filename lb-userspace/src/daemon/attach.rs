@@ -20,10 +20,14 @@ pub enum AttachError {
     #[error("interface {0}: no such interface")]
     NoInterface(String),
     /// Somebody else's program is there.
-    #[error("interface {0}: another XDP program is on it (`ip link set dev {0} xdp off` removes one that ip or an old tool put there)")]
+    #[error(
+        "interface {0}: another XDP program is on it (`ip link set dev {0} xdp off` removes one that ip or an old tool put there)"
+    )]
     Busy(String),
     /// Not allowed.
-    #[error("interface {0}: the kernel does not permit XDP on it: lvxd needs CAP_NET_ADMIN in the network namespace, and CAP_BPF")]
+    #[error(
+        "interface {0}: the kernel does not permit XDP on it: this needs CAP_NET_ADMIN in the network namespace, and CAP_BPF"
+    )]
     Privilege(String),
     /// The driver will not.
     #[error("interface {name}: no native XDP: {reason} (mode \"auto\" or \"generic\" does without)")]
@@ -132,47 +136,56 @@ pub fn index_of(name: &str) -> Result<u32, AttachError> {
     })
 }
 
+fn pins(dir: &Path) -> Vec<LinkPin> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|e| LinkPin::parse(&e.file_name().to_string_lossy())).collect()
+}
+
+fn remove(dir: &Path, pin: &LinkPin) {
+    let path = dir.join(pin.file_name());
+    if let Err(e) = std::fs::remove_file(&path) {
+        tracing::warn!("{}: {e}", path.display());
+    }
+}
+
+/// Takes the program whose links are pinned in `dir` off an interface, or forgets the link of one that is gone. Whether there was one.
+pub fn detach(dir: &Path, name: &str) -> bool {
+    let mut found = false;
+    for pin in pins(dir).iter().filter(|p| p.name == name) {
+        remove(dir, pin);
+        found = true;
+    }
+    found
+}
+
 /// Puts the program on interfaces.
 pub struct Attacher {
     ebpf: Ebpf,
+    program: &'static str,
     dir: PathBuf,
     mode: Mode,
 }
 
 impl Attacher {
-    /// With a loaded program, whose links are pinned in `dir`.
+    /// With a loaded program of an object, whose links are pinned in `dir`.
     #[must_use]
-    pub fn new(ebpf: Ebpf, dir: &Path, mode: Mode) -> Self {
-        Self { ebpf, dir: dir.into(), mode }
-    }
-
-    fn pins(&self) -> Vec<LinkPin> {
-        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        entries.filter_map(|e| LinkPin::parse(&e.file_name().to_string_lossy())).collect()
-    }
-
-    fn remove(&self, pin: &LinkPin) {
-        let path = self.dir.join(pin.file_name());
-        if let Err(e) = std::fs::remove_file(&path) {
-            tracing::warn!("{}: {e}", path.display());
-        }
+    pub fn new(ebpf: Ebpf, program: &'static str, dir: &Path, mode: Mode) -> Self {
+        Self { ebpf, program, dir: dir.into(), mode }
     }
 
     /// Takes the program off every interface but these.
     pub fn keep_only(&self, names: &[String]) {
-        for pin in self.pins() {
+        for pin in pins(&self.dir) {
             if !names.contains(&pin.name) {
                 tracing::info!("interface {}: no longer configured, taking the program off", pin.name);
-                self.remove(&pin);
+                remove(&self.dir, &pin);
             }
         }
     }
 
     /// Takes the program off an interface, or forgets the link of one that is gone.
     pub fn detach(&self, name: &str) {
-        for pin in self.pins().iter().filter(|p| p.name == name) {
-            self.remove(pin);
-        }
+        detach(&self.dir, name);
     }
 
     /// Puts the program on an interface, in place of an earlier daemon's if that is there.
@@ -180,14 +193,14 @@ impl Attacher {
     /// # Errors
     /// If it cannot be put there in the wanted mode.
     pub fn attach(&mut self, name: &str, index: u32) -> Result<Hook, AttachError> {
-        for pin in self.pins().into_iter().filter(|p| p.name == name) {
+        for pin in pins(&self.dir).into_iter().filter(|p| p.name == name) {
             if pin.index == index && pin.hook.fits(self.mode) {
                 match self.swap(&pin) {
                     Ok(()) => return Ok(pin.hook),
                     Err(e) => tracing::debug!("interface {name}: the pinned link is of no use: {e}"),
                 }
             }
-            self.remove(&pin);
+            remove(&self.dir, &pin);
         }
         if self.mode == Mode::Generic {
             return self.fresh(name, index, Hook::Generic);
@@ -205,7 +218,7 @@ impl Attacher {
     fn swap(&mut self, pin: &LinkPin) -> Result<(), String> {
         let pinned = PinnedLink::from_pin(self.dir.join(pin.file_name())).map_err(|e| chain(&e))?;
         let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|e| chain(&e))?;
-        let program = load::program(&mut self.ebpf).map_err(|e| chain(&e))?;
+        let program = load::program(&mut self.ebpf, self.program).map_err(|e| chain(&e))?;
         let id = program.attach_to_link(link).map_err(|e| chain(&e))?;
         // Only the file descriptor is given up; the pin keeps the link.
         program.take_link(id).map(drop).map_err(|e| chain(&e))
@@ -224,7 +237,7 @@ impl Attacher {
             _ if hook == Hook::Generic => AttachError::Generic { name: name.into(), source: error },
             _ => AttachError::Native { name: name.into(), reason: reason(name, &error) },
         };
-        let program = load::program(&mut self.ebpf)?;
+        let program = load::program(&mut self.ebpf, self.program)?;
         let id = program.attach_to_if_index(index, mode).map_err(|e| refused(errno_of(e)))?;
         let link = program.take_link(id).map_err(|e| refused(errno_of(e)))?;
         // A link that the kernel refused was attempted the old way, which cannot be pinned: dropping it takes it off again.

@@ -17,8 +17,8 @@ use lb_common::config;
 use lb_common::limits;
 use lb_common::tcp::{self, DEFAULT_TIMEOUTS_S};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
 use services::Service;
+use std::path::{Path, PathBuf};
 use values::{Count, FileMode, InterfaceName, Seconds};
 
 /// Why a configuration cannot be used.

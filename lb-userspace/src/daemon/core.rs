@@ -11,8 +11,9 @@ use super::state::Store;
 use crate::api::{Services, Status};
 use crate::engine::{Connections, Engine, Sweeper};
 use crate::model::{Desired, Edit, EditError, ServiceId, Timeouts};
-use crate::net::Event;
+use crate::net::{Event, Reach};
 use lb_common::tcp::{ESTABLISHED, FIN_WAIT, STATES, TEMPLATE, UDP};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct Core {
     store: Option<Store>,
     set_targets: SetTargets,
     targets: Vec<IpAddr>,
+    /// Targets that were never reached yet.
+    unknown: HashSet<IpAddr>,
     save_at: Option<Instant>,
     ending: bool,
 }
@@ -86,6 +89,7 @@ impl Core {
             store: None,
             set_targets,
             targets: Vec::new(),
+            unknown: HashSet::new(),
             save_at: None,
             ending: false,
         }
@@ -129,7 +133,7 @@ impl Core {
                 _ = estimate.tick() => {
                     self.engine.estimate();
                     if let Some(interfaces) = &mut self.interfaces {
-                        interfaces.retry();
+                        interfaces.check();
                     }
                 }
                 event = events.recv(), if watching => match event {
@@ -153,6 +157,9 @@ impl Core {
             match event {
                 Event::Reach { address, reach } => {
                     tracing::debug!("{address}: {reach:?}");
+                    if !matches!(reach, Reach::Unresolved(_)) {
+                        self.unknown.remove(&address);
+                    }
                     self.engine.set_reach(address, reach);
                 }
                 Event::Link(link) => {
@@ -181,6 +188,8 @@ impl Core {
         targets.sort_unstable();
         if targets != self.targets {
             (self.set_targets)(targets.clone());
+            self.unknown.retain(|t| targets.binary_search(t).is_ok());
+            self.unknown.extend(targets.iter().filter(|t| self.targets.binary_search(t).is_err()));
             self.targets = targets;
         }
         if self.store.is_some() && self.save_at.is_none() {
@@ -257,6 +266,12 @@ impl Core {
             tables: self.engine.tables(),
             verdicts: self.engine.verdicts(),
         }
+    }
+
+    /// Whether the way to every real server is, or once was, known.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.unknown.is_empty()
     }
 
     /// Ends the thread after this job.

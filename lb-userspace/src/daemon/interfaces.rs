@@ -40,24 +40,24 @@ impl Interfaces {
     pub fn set_link(&mut self, link: &LinkInfo) {
         let Self { attacher, list } = self;
         for interface in list {
-            if !link.present {
-                if interface.on.is_some_and(|(index, _)| index == link.index) {
-                    tracing::warn!("interface {}: gone; balancing there goes on when it comes back", interface.name);
-                    attacher.detach(&interface.name);
-                    interface.on = None;
-                }
-            } else if interface.name == link.name && interface.on.is_none_or(|(index, _)| index != link.index) {
+            let here = interface.on.is_some_and(|(index, _)| index == link.index);
+            if here && !link.present {
+                interface.take_off(attacher);
+            } else if link.present && !here && interface.name == link.name {
                 interface.put_on(attacher, link.index);
             }
         }
     }
 
-    /// Tries again where the program is not, if the interface is there.
-    pub fn retry(&mut self) {
+    /// Looks whether all interfaces are as they were, and tries again where the program is not. Events tell of most changes
+    /// sooner; this is for those that they miss, and for what failed.
+    pub fn check(&mut self) {
         let Self { attacher, list } = self;
-        for interface in list.iter_mut().filter(|i| i.on.is_none()) {
-            if let Ok(index) = index_of(&interface.name) {
-                interface.put_on(attacher, index);
+        for interface in list {
+            match index_of(&interface.name) {
+                Ok(index) if interface.on.is_none_or(|(on, _)| on != index) => interface.put_on(attacher, index),
+                Err(AttachError::NoInterface(_)) if interface.on.is_some() => interface.take_off(attacher),
+                _ => {}
             }
         }
     }
@@ -75,6 +75,12 @@ impl Interfaces {
 }
 
 impl Interface {
+    fn take_off(&mut self, attacher: &Attacher) {
+        tracing::warn!("interface {}: gone; balancing there goes on when it comes back", self.name);
+        attacher.detach(&self.name);
+        self.on = None;
+    }
+
     fn put_on(&mut self, attacher: &mut Attacher, index: u32) {
         match attacher.attach(&self.name, index) {
             Ok(hook) => {

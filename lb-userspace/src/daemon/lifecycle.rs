@@ -19,11 +19,13 @@ use crate::engine::{Engine, Maps, MapsError};
 use crate::model::{Desired, EditError};
 use crate::net::Watcher;
 use std::io;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// At most so long, readiness waits for next hops.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Why the daemon does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +69,7 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// Why it could not start, or had to end.
-pub fn run(settings: Settings, configured: Desired) -> Result<(), DaemonError> {
+pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> {
     let start = Instant::now();
     kernel::check()?;
     for name in &settings.interfaces {
@@ -75,8 +77,8 @@ pub fn run(settings: Settings, configured: Desired) -> Result<(), DaemonError> {
     }
     bpffs::prepare(&settings.pin_dir)?;
     let lock = Lock::take(&settings.pin_dir)?;
+    let mut pins = Pins { settings, keep: true };
     let socket = Socket::bind(&settings.socket, settings.socket_mode, settings.socket_group.as_deref())?;
-    let mut pins = Pins { settings: &settings, keep: true };
     let Loaded { mut ebpf, adopted } = load::load(crate::object::LVX, &settings.pin_dir, &settings.sizes, settings.discard)?;
     pins.keep = adopted;
     let engine = Engine::new(Maps::take(&mut ebpf)?)?;
@@ -90,22 +92,20 @@ pub fn run(settings: Settings, configured: Desired) -> Result<(), DaemonError> {
         .map_err(|e| DaemonError::System("threads", e))?;
     let _inside = runtime.enter();
     let (watcher, events) = Watcher::start().map_err(DaemonError::Watch)?;
-    let watcher = Arc::new(watcher);
-    let targets = watcher.clone();
-    let mut core = Core::new(engine, Box::new(move |t| targets.set_targets(t)));
+    let mut core = Core::new(engine, Box::new(move |targets| watcher.set_targets(targets)));
     core.set_behaviour(settings.flags, &settings.timeouts_s);
     let store = Store::new(&settings.socket, load::identity(&settings.pin_dir)?);
     core.replace(wanted(configured, &store, adopted)).map_err(DaemonError::Services)?;
     core.set_store(store.clone());
 
-    let attacher = Attacher::new(ebpf, &settings.pin_dir, settings.mode);
+    let attacher = Attacher::new(ebpf, crate::object::PROGRAM, &settings.pin_dir, settings.mode);
     core.set_interfaces(Interfaces::start(attacher, &settings.interfaces)?);
     let sweeping = Sweeping::start(core.sweeper()).map_err(|e| DaemonError::System("threads", e))?;
     let (handle, thread) = core.spawn(events).map_err(|e| DaemonError::System("threads", e))?;
 
     // From here on an end is a clean one, or the core has failed and packets shall go on.
     pins.keep = true;
-    let result = runtime.block_on(serve(&settings, &socket, handle, thread, start));
+    let result = runtime.block_on(serve(settings, &socket, handle, thread, start));
     drop(sweeping);
     if result.is_ok() && !settings.stay_attached {
         pins.keep = false;
@@ -146,14 +146,13 @@ struct Pins<'a> {
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
-        if self.keep {
-            return;
-        }
         let dir = &self.settings.pin_dir;
-        if let Err(e) = load::remove_pins(dir) {
+        if !self.keep
+            && let Err(e) = load::remove_pins(dir)
+        {
             tracing::warn!("{e}");
         }
-        // Whatever else is in it keeps it.
+        // Whatever is left in it keeps it.
         if let Err(e) = std::fs::remove_dir(dir) {
             tracing::debug!("{}: {e}", dir.display());
         }
@@ -176,6 +175,7 @@ async fn serve(
     let mut served = std::pin::pin!(served);
     let mut watchdog = notify::watchdog();
 
+    settle(&core).await;
     notify::ready();
     tracing::debug!("ready {:.1?} after the start", start.elapsed());
     tracing::info!("ready");
@@ -213,6 +213,17 @@ async fn serve(
         }
         _ => Err(DaemonError::Core),
     }
+}
+
+/// Waits a little for the next hops of the real servers. Those that take longer, because nobody answers, are the kernel's to
+/// forward to meanwhile.
+async fn settle(core: &Handle) {
+    let wait = async {
+        while matches!(core.with(|core| core.is_settled()).await, Ok(false)) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let _ = tokio::time::timeout(SETTLE, wait).await;
 }
 
 /// SIGHUP: the services, timeouts and flags of the configuration become the running ones. What else is in it is for a new start.

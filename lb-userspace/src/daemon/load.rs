@@ -236,7 +236,7 @@ pub fn load(object: &[u8], dir: &Path, sizes: &Sizes, discard: bool) -> Result<L
     }
     let mut load = || -> Result<Ebpf, LoadError> {
         let mut ebpf = loader.load(object).map_err(object_error)?;
-        program(&mut ebpf)?.load().map_err(program_error)?;
+        program(&mut ebpf, PROGRAM)?.load().map_err(program_error)?;
         Ok(ebpf)
     };
     match load() {
@@ -254,8 +254,8 @@ pub fn load(object: &[u8], dir: &Path, sizes: &Sizes, discard: bool) -> Result<L
 ///
 /// # Errors
 /// If it is not there.
-pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or_else(|| LoadError::Object(format!("the object has no program {PROGRAM}")))?;
+pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, LoadError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| LoadError::Object(format!("the object has no program {name}")))?;
     program.try_into().map_err(|e: ProgramError| LoadError::Object(e.to_string()))
 }
 
@@ -298,7 +298,7 @@ fn program_error(error: ProgramError) -> LoadError {
             }
             let log = verifier_log.to_string();
             tracing::debug!("verifier: {log}");
-            let last = log.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("processed ")).next_back();
+            let last = log.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with("processed "));
             LoadError::Refused { source: io_error, reason: last.unwrap_or("no reason given").into() }
         }
         other => LoadError::Object(chain(&other)),
@@ -306,7 +306,7 @@ fn program_error(error: ProgramError) -> LoadError {
 }
 
 /// An error and its causes, in a line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(e) = source {

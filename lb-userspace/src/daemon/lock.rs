@@ -71,9 +71,8 @@ fn pid_of_holder(file: &File) -> Option<u32> {
         let mut place = place.split(':');
         let (major, minor) = (place.next()?, place.next()?);
         let (major, minor) = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
-        let same = kind == "FLOCK"
-            && rustix::fs::makedev(major, minor) == wanted.dev()
-            && place.next()?.parse() == Ok(wanted.ino());
+        let same =
+            kind == "FLOCK" && rustix::fs::makedev(major, minor) == wanted.dev() && place.next()?.parse() == Ok(wanted.ino());
         same.then(|| pid.parse().ok().filter(|&p| p != 0)).flatten()
     })
 }

@@ -19,6 +19,8 @@ pub mod serve;
 pub mod settings;
 pub mod state;
 pub mod sweep;
+#[cfg(test)]
+mod tests;
 
 use args::Args;
 use clap::Parser;
@@ -52,7 +54,7 @@ pub fn run(args: &Args) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log(settings.log);
-    match lifecycle::run(settings, desired) {
+    match lifecycle::run(&settings, desired) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => fail(&e),
     }
@@ -67,6 +69,8 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 fn log(level: LogLevel) {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let format = tracing_subscriber::fmt()
+        // A log that cannot be written must not end the daemon, and a complaint about it on stderr would.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::from(level))
         .with_target(false)

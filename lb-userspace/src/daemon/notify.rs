@@ -36,6 +36,7 @@ pub(super) fn alive() {
 /// Ticks when the watchdog wants to hear, twice as often as it must.
 pub(super) fn watchdog() -> Interval {
     let mut micros = 0;
-    let period = if sd_notify::watchdog_enabled(false, &mut micros) { Duration::from_micros(micros / 2) } else { Duration::from_secs(5) };
+    let period =
+        if sd_notify::watchdog_enabled(false, &mut micros) { Duration::from_micros(micros / 2) } else { Duration::from_secs(5) };
     interval(period.max(Duration::from_millis(100)))
 }

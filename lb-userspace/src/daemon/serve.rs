@@ -22,9 +22,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep};
 
 /// Clients served at the same time; more wait in the socket's backlog.
-const MAX_CLIENTS: usize = 64;
+const MAX_CLIENTS: usize = 512;
 /// For a request's headers to come; an idle client is let go after that too.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+const HEADER_TIME: Duration = Duration::from_secs(5);
 /// For a client to read anything of its answer.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 /// Largest headers.

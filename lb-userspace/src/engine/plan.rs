@@ -31,6 +31,8 @@ pub(super) trait Planner: Send + Debug {
 pub(super) fn planner(spec: &ServiceSpec) -> Box<dyn Planner> {
     match spec.scheduler {
         SchedulerKind::Rr => Box::new(RoundRobin::default()),
+        // Refused before: see `SchedulerKind::is_available`.
+        _ => Box::new(RoundRobin::default()),
     }
 }
 

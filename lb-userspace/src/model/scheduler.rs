@@ -28,6 +28,30 @@ macro_rules! schedulers {
 
 schedulers! {
     Rr "rr",
+    Wrr "wrr",
+    Lc "lc",
+    Wlc "wlc",
+    Sed "sed",
+    Nq "nq",
+    Fo "fo",
+    Ovf "ovf",
+    Twos "twos",
+    Sh "sh",
+    Dh "dh",
+    Mh "mh",
+    Lblc "lblc",
+    Lblcr "lblcr",
+}
+
+impl SchedulerKind {
+    /// Where `-s` is not given.
+    pub const DEFAULT: Self = Self::Wlc;
+
+    /// Whether LVX runs it.
+    #[must_use]
+    pub const fn is_available(self) -> bool {
+        matches!(self, Self::Rr)
+    }
 }
 
 impl fmt::Display for SchedulerKind {
@@ -50,6 +74,17 @@ impl FromStr for SchedulerKind {
 pub struct SchedFlags(pub u8);
 
 impl SchedFlags {
+    /// `sh-fallback`, `mh-fallback`, `flag-1`: an unusable choice is replaced instead of refused.
+    pub const FALLBACK: Self = Self(1 << 0);
+    /// `sh-port`, `mh-port`, `flag-2`: the client's port is hashed too.
+    pub const PORT: Self = Self(1 << 1);
+
+    /// Whether all bits of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// No flag.
     #[must_use]
     pub fn is_empty(&self) -> bool {

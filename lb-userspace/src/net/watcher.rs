@@ -258,8 +258,7 @@ impl Task {
             }
         }
         let routes = dirty.all || dirty.routes;
-        let unknown: Vec<IpAddr> =
-            self.targets.iter().filter(|(_, t)| routes || t.route.is_none()).map(|(ip, _)| *ip).collect();
+        let unknown: Vec<IpAddr> = self.targets.iter().filter(|(_, t)| routes || t.route.is_none()).map(|(ip, _)| *ip).collect();
         let handle = &self.handle;
         let found: Vec<(IpAddr, Route)> = stream::iter(unknown)
             .map(|ip| async move { (ip, route::lookup(handle, ip).await) })
@@ -350,7 +349,8 @@ impl Task {
     async fn ask_for(&self, list: BTreeSet<(u32, IpAddr)>) {
         stream::iter(list)
             .for_each_concurrent(PIPELINE, |(ifindex, ip)| async move {
-                let request = self.handle.neighbours().add(ifindex, ip).state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
+                let request =
+                    self.handle.neighbours().add(ifindex, ip).state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
                 if let Err(e) = request.execute().await {
                     tracing::debug!(%ip, ifindex, "asking for the neighbour: {e}");
                 }

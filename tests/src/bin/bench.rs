@@ -88,7 +88,13 @@ fn addresses(v6: bool) -> Addresses {
         ("10.64.0.0:4", "192.0.2.1:80", "172.16.0.1:8080", "192.0.2.2:443", "172.16.0.254")
     };
     let a = |s: &str| s.parse().expect("an address");
-    Addresses { client: a(client), vip: a(vip), server: a(server), foreign: a(foreign), source: source.parse().expect("an address") }
+    Addresses {
+        client: a(client),
+        vip: a(vip),
+        server: a(server),
+        foreign: a(foreign),
+        source: source.parse().expect("an address"),
+    }
 }
 
 const PROGRAMS4: [&str; 4] = ["bench_empty", "bench_wrapper4", "bench_floor4", "bench_lvx4"];
@@ -97,15 +103,21 @@ const PROGRAMS6: [&str; 4] = ["bench_empty", "bench_wrapper6", "bench_floor6", "
 impl Bed {
     /// A director with one service on one server, and `connections` established.
     fn new(v6: bool, method: Forwarding, connections: u32, args: &Args) -> Result<Self> {
-        let sizes = Sizes { connections: connections + connections / 4, services: 64, servers: 64, picks: 4096, cpus: possible_cpus()? };
+        let sizes =
+            Sizes { connections: connections + connections / 4, services: 64, servers: 64, picks: 4096, cpus: possible_cpus()? };
         let programs = if v6 { PROGRAMS6 } else { PROGRAMS4 };
         let floor = [("LVX_FLOOR4", connections + 1), ("LVX_FLOOR6", connections + 1)];
         let mut d = Director::load(lb_userspace::object::BENCH, &sizes, &programs, &floor)?;
         d.link(INGRESS, DIRECTOR_MAC, 1500);
         let a = addresses(v6);
         let id = ServiceId { protocol: Protocol::Tcp, address: a.vip.ip(), port: a.vip.port() };
-        let service =
-            ServiceSpec { id, scheduler: SchedulerKind::Rr, sched_flags: Default::default(), persistence: None, one_packet: false };
+        let service = ServiceSpec {
+            id,
+            scheduler: SchedulerKind::Rr,
+            sched_flags: Default::default(),
+            persistence: None,
+            one_packet: false,
+        };
         let server = ServerSpec {
             id: ServerId { address: a.server.ip(), port: a.server.port() },
             forwarding: method,
@@ -191,7 +203,13 @@ impl Bed {
     }
 
     /// Median cost of a program, ns.
-    fn measure(&mut self, program: usize, frame: &[u8], expect: u32, mut before: impl FnMut(&mut Self) -> Result<()>) -> Result<f64> {
+    fn measure(
+        &mut self,
+        program: usize,
+        frame: &[u8],
+        expect: u32,
+        mut before: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<f64> {
         let mut all = Vec::new();
         for _ in 0..self.runs {
             before(self)?;

@@ -5,6 +5,7 @@
 //! On Debian as root packages are installed; anywhere else nothing of the system is changed. Rust's own parts (components,
 //! bpf-linker, cargo-deny) belong to the user, and are installed wherever rustup and cargo can.
 
+mod backports;
 mod packages;
 mod rust;
 

@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// Debian's packages, the need they are for, and the sign of their presence.
-const PACKAGES: [(Need, Sign, &[&str]); 15] = [
+const PACKAGES: [(Need, Sign, &[&str]); 16] = [
     (Need::Build, Sign::Program("cc"), &["gcc", "libc6-dev"]),
     (Need::Build, Sign::Compiler, &["rustc-web", "rust-web-src"]),
     (Need::Build, Sign::Linker, &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]),
@@ -26,6 +26,7 @@ const PACKAGES: [(Need, Sign, &[&str]); 15] = [
     (Need::Network, Sign::Program("wrk"), &["wrk"]),
     (Need::Network, Sign::Program("ethtool"), &["ethtool"]),
     (Need::Network, Sign::Program("ip"), &["iproute2"]),
+    (Need::Network, Sign::Program("ping"), &["iputils-ping"]),
     (Need::Network, Sign::Program("tcpdump"), &["tcpdump"]),
     (Need::Network, Sign::Program("iperf3"), &["iperf3"]),
     (Need::Network, Sign::Program("ps"), &["procps"]),
@@ -72,20 +73,18 @@ pub(super) fn ensure(packages: &[&str]) -> Result<()> {
         bail!("missing: {wanted}. Run `sudo apt-get update && sudo {command}`");
     }
     shell::say(&format!("missing, to be installed: {wanted}"));
-    let lock = ["-o", "DPkg::Lock::Timeout=300"];
     // A list of packages that is too old, or absent, is a reason for a failure; a mirror that is away is not yet one.
-    if let Err(error) = shell::run(apt().args(lock).args(["-qq", "update"])) {
+    if let Err(error) = shell::run(apt().args(["-qq", "update"])) {
         shell::say(&format!("{error}; going on with the lists that are there"));
     }
-    let options = ["-q", "-y", "--no-install-recommends"];
-    if shell::run(apt().args(lock).args(["install"]).args(options).args(packages)).is_ok() {
+    if shell::run(install().args(packages)).is_ok() {
         return Ok(());
     }
     // One package that cannot be had must not keep back the others.
     let mut failed = Vec::new();
     for package in packages {
-        if let Err(error) = shell::run(apt().args(lock).args(["install"]).args(options).arg(package)) {
-            shell::say(&error.to_string());
+        if let Err(error) = shell::run(install().arg(package)).or_else(|_| super::backports::install(package)) {
+            shell::say(&format!("{error:#}"));
             failed.push(*package);
         }
     }
@@ -94,20 +93,24 @@ pub(super) fn ensure(packages: &[&str]) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    let mut hint = String::new();
-    if failed.iter().any(|package| package.starts_with("qemu")) {
-        hint = ". Where QEMU's tools come from backports, so must it: add `-t $(. /etc/os-release; echo $VERSION_CODENAME)-backports`"
-            .to_owned();
-    }
-    if failed.iter().any(|package| package.contains("-22-")) {
-        hint.push_str(". LLVM 22 for Debian and Ubuntu is also at https://apt.llvm.org");
-    }
+    let hint = if failed.iter().any(|package| package.contains("-22-")) {
+        ". LLVM 22 for Debian and Ubuntu is also at https://apt.llvm.org"
+    } else {
+        ""
+    };
     bail!("could not install {0}. Run `apt-get install --no-install-recommends {0}`{hint}", failed.join(" "))
 }
 
-fn apt() -> std::process::Command {
+pub(super) fn apt() -> std::process::Command {
     let mut command = shell::command("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]);
+    command
+}
+
+/// Never at the cost of a package that is there.
+fn install() -> std::process::Command {
+    let mut command = apt();
+    command.args(["install", "-q", "-y", "--no-install-recommends", "--no-remove"]);
     command
 }
 

@@ -13,7 +13,8 @@ pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 pub(super) fn key(text: &str, at: usize) -> Option<String> {
     let line_end = text.get(at..).and_then(|t| t.find('\n')).map_or(text.len(), |i| at + i);
     let before = text.get(..line_end)?;
-    let name = before.lines().rev().map_while(|l| (!l.trim_start().starts_with('[') || !is_header(l)).then_some(l)).find_map(key_of)?;
+    let name =
+        before.lines().rev().map_while(|l| (!l.trim_start().starts_with('[') || !is_header(l)).then_some(l)).find_map(key_of)?;
     let table = before.lines().rev().find(|l| is_header(l)).map(|l| l.trim().trim_matches(['[', ']', ' ']));
     Some(match table {
         Some(table) => format!("{table}.{name}"),

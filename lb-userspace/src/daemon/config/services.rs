@@ -86,9 +86,8 @@ impl Service {
         })?;
         let mut flags = 0;
         for flag in &self.scheduler_flags {
-            flags |= flag_bit(scheduler, flag.get_ref()).ok_or_else(|| {
-                wrong(flag, format!("service.scheduler_flags: {scheduler} has no flag `{}`", flag.get_ref()))
-            })?;
+            flags |= flag_bit(scheduler, flag.get_ref())
+                .ok_or_else(|| wrong(flag, format!("service.scheduler_flags: {scheduler} has no flag `{}`", flag.get_ref())))?;
         }
         Ok(ServiceSpec {
             id,

@@ -123,9 +123,9 @@ fn errors_name_the_place_the_key_and_the_reason() {
         (&format!("{service}{}", server.replace("10.0.0.1", "10.0.0")), "f:6:11", &["service.server.address", "10.0.0"]),
         (&format!("{service}{}", server.replace("10.0.0.1", "2001:db8::1")), "f:6:11", &["[2001:db8::1]:80", "family"]),
         (&format!("{service}{}", server.replace("nat", "masq")), "f:7:14", &["service.server.forwarding", "masq"]),
-        (&format!("{service}{}weight = -1", server), "f:8:10", &["service.server.weight"]),
-        (&format!("{service}{}weight = 3000000000", server), "f:6:11", &["weight"]),
-        (&format!("{service}{}lower_threshold = 5", server), "f:6:11", &["threshold"]),
+        (&format!("{service}{server}weight = -1"), "f:8:10", &["service.server.weight"]),
+        (&format!("{service}{server}weight = 3000000000"), "f:6:11", &["weight"]),
+        (&format!("{service}{server}lower_threshold = 5"), "f:6:11", &["threshold"]),
         (
             &format!("{service}{}", server.replace("10.0.0.1", "10.0.0.1:81").replace("nat", "dr")),
             "f:6:11",

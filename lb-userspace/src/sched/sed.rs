@@ -1,0 +1,29 @@
+//! `sed`, shortest expected delay: the server with the least (active + 1) / weight. Inactive connections do not count.
+
+use super::least::{Heap, Measure, least};
+use super::{Flow, Pool, Scheduler};
+use crate::model::SchedulerKind;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sed;
+
+impl Scheduler for Sed {
+    fn kind(&self) -> SchedulerKind {
+        SchedulerKind::Sed
+    }
+
+    fn boxed(&self) -> Box<dyn Scheduler> {
+        Box::new(*self)
+    }
+
+    fn schedule(&mut self, pool: &Pool, _flow: &Flow) -> Option<usize> {
+        least(pool, Measure::Expected)
+    }
+
+    fn plan(&mut self, pool: &mut Pool, _flow: &Flow, n: usize, picks: &mut Vec<u32>) {
+        Heap::new(pool, Measure::Expected).plan(pool, n, picks);
+    }
+
+    fn advance(&mut self, _pool: &Pool, _flow: &Flow, _picks: &[u32]) {}
+}
