@@ -28,9 +28,7 @@ pub const BUCKET_ENTRIES: usize = 7;
 pub const LOCK_TRIES: u32 = 256;
 /// Records that one pass of the hand looks at for one that is free or gives way.
 pub const ALLOC_TRIES: u32 = 1024;
-/// Passes of the hand, all of them without such a record, before a new connection is refused.
-pub const ALLOC_PASSES: u32 = 4;
-/// Records that other CPUs may snatch away before a new connection is refused.
+/// Passes of the hand that find nothing, or whose find another CPU snatches away, before a new connection is refused.
 pub const ALLOC_ATTEMPTS: u32 = 8;
 /// Records looked at for a free one before an embryonic or a closing connection is evicted instead.
 pub const ALLOC_PATIENCE: u32 = 16;

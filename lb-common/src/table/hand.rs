@@ -20,9 +20,7 @@ use super::records::{claim, references, take_down};
 use super::{BARREN, HAND, Memory, NO_RECORD, Reclaimed, STACK, Shape};
 use crate::conn::{self, CONFIRMED, Conn, FREE, LIVE, STACKED, TEMPLATE};
 use crate::family::Family;
-use crate::limits::{
-    ALLOC_ATTEMPTS, ALLOC_PASSES, ALLOC_PATIENCE, ALLOC_TRIES, EMBRYONIC_REACH, HALF_CLOSED_PATIENCE, REAP_GRACE, REST_SHIFT,
-};
+use crate::limits::{ALLOC_ATTEMPTS, ALLOC_PATIENCE, ALLOC_TRIES, EMBRYONIC_REACH, HALF_CLOSED_PATIENCE, REAP_GRACE, REST_SHIFT};
 use crate::tcp;
 use crate::time::{Tick, reached};
 
@@ -83,46 +81,66 @@ unsafe fn gives_way<F: Family, M: Memory<F>>(c: *mut Conn<F>, ctl: u64, now: Tic
     }
 }
 
-/// Looks for a record to take, from `start` on: its number, and from bit 32 how many were passed before it.
-#[inline(always)]
-pub fn scan<F: Family, M: Memory<F>>(m: &M, shape: &Shape, start: u32, now: Tick) -> u64 {
-    let mut found = NO_RECORD;
-    let mut closing = NO_RECORD;
-    let mut half_closed = NO_RECORD;
-    m.repeat(ALLOC_TRIES, &mut |passed| {
-        if passed >= shape.records {
-            return false;
-        }
-        let mut at = start as u64 + passed as u64;
-        if at >= shape.records as u64 {
-            at -= shape.records as u64;
-        }
-        let Some(c) = m.conn(at as u32) else { return false };
+/// What the hand found on its way; each as [`scan`] answers.
+struct Best {
+    /// Free, expired, or embryonic.
+    found: u64,
+    closing: u64,
+    half_closed: u64,
+}
+
+impl Best {
+    /// Takes note of the record `at`, `passed` after the first; false if there is no need to go on.
+    #[inline(always)]
+    fn note(&mut self, way: Way, passed: u32, at: u64) -> bool {
         let this = (passed as u64) << 32 | at;
-        // SAFETY: `c` is a record.
-        match unsafe { gives_way::<F, M>(c, M::load(&raw const (*c).ctl), now) } {
+        match way {
             Way::At(_) => {
-                found = this;
+                self.found = this;
                 return false;
             }
             Way::Embryonic
-                if found == NO_RECORD && (closing == NO_RECORD || passed <= (closing >> 32) as u32 + EMBRYONIC_REACH) =>
+                if self.found == NO_RECORD
+                    && (self.closing == NO_RECORD || passed <= (self.closing >> 32) as u32 + EMBRYONIC_REACH) =>
             {
-                found = this;
+                self.found = this;
             }
-            Way::Closing if closing == NO_RECORD => closing = this,
-            Way::HalfClosed if half_closed == NO_RECORD => half_closed = this,
+            Way::Closing if self.closing == NO_RECORD => self.closing = this,
+            Way::HalfClosed if self.half_closed == NO_RECORD => self.half_closed = this,
             _ => {}
         }
         passed + 1 < ALLOC_PATIENCE
-            || found == NO_RECORD && closing == NO_RECORD && (half_closed == NO_RECORD || passed + 1 < HALF_CLOSED_PATIENCE)
+            || self.found == NO_RECORD
+                && self.closing == NO_RECORD
+                && (self.half_closed == NO_RECORD || passed + 1 < HALF_CLOSED_PATIENCE)
+    }
+}
+
+/// Looks for a record to take, from `start` on: its number, and from bit 32 how many were passed before it.
+#[inline(always)]
+pub fn scan<F: Family, M: Memory<F>>(m: &M, shape: &Shape, start: u32, now: Tick) -> u64 {
+    let mut best = Best { found: NO_RECORD, closing: NO_RECORD, half_closed: NO_RECORD };
+    let (records, noted) = (shape.records, &mut best);
+    // Takes all it can by value: stack is scarce in the packet path.
+    m.repeat(ALLOC_TRIES, &mut move |passed| {
+        if passed >= records {
+            return false;
+        }
+        let mut at = start as u64 + passed as u64;
+        if at >= records as u64 {
+            at -= records as u64;
+        }
+        let Some(c) = m.conn(at as u32) else { return false };
+        // SAFETY: `c` is a record.
+        let way = unsafe { gives_way::<F, M>(c, M::load(&raw const (*c).ctl), now) };
+        noted.note(way, passed, at)
     });
-    if found != NO_RECORD {
-        found
-    } else if closing != NO_RECORD {
-        closing
+    if best.found != NO_RECORD {
+        best.found
+    } else if best.closing != NO_RECORD {
+        best.closing
     } else {
-        half_closed
+        best.half_closed
     }
 }
 
@@ -165,6 +183,19 @@ pub(super) const fn changed(head: u64) -> u64 {
     ((head >> 32).wrapping_add(1)) << 32
 }
 
+/// When it is, to about a second; in the high half.
+#[inline(always)]
+const fn period(now: Tick) -> u64 {
+    ((now >> REST_SHIFT) as u64) << 32
+}
+
+/// Records that were passed in vain in this period since one was found.
+#[inline(always)]
+const fn in_vain(noted: u64, now: Tick) -> u64 {
+    let ago = noted ^ period(now);
+    if ago >> 32 == 0 { ago } else { 0 }
+}
+
 /// A record for a new connection, claimed and taken down: its number, and from bit 32 a [`Reclaimed`].
 #[inline(always)]
 pub fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> u64 {
@@ -179,22 +210,18 @@ pub fn allocate<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick) -> u64
     }
     // SAFETY: as above.
     let (hand, barren) = unsafe { (words.add(HAND), words.add(BARREN)) };
-    let period = (now >> REST_SHIFT) as u64;
-    let mut attempt = 0;
-    let mut vain = 0;
-    while attempt < ALLOC_ATTEMPTS && vain < ALLOC_PASSES {
-        attempt += 1;
-        let noted = M::load(barren);
-        let vainly = if noted >> 32 == period { noted & 0xffff_ffff } else { 0 };
+    let mut attempts = ALLOC_ATTEMPTS;
+    while attempts != 0 {
+        attempts -= 1;
+        let vainly = in_vain(M::load(barren), now);
         if vainly >= shape.records as u64 {
             return NO_RECORD;
         }
         let start = (M::add(hand, 1) % shape.records as u64) as u32;
         let found = m.scan(shape, start, now);
         if found == NO_RECORD {
-            vain += 1;
             M::add(hand, ALLOC_TRIES as u64 - 1);
-            M::store(barren, period << 32 | (vainly + ALLOC_TRIES as u64));
+            M::store(barren, period(now) | (vainly + ALLOC_TRIES as u64));
             continue;
         }
         if vainly != 0 {
