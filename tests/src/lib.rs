@@ -4,3 +4,4 @@ pub mod director;
 pub mod lab;
 pub mod packet;
 pub mod qemu;
+pub mod scene;
