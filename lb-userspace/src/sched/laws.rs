@@ -302,9 +302,10 @@ fn moved_beyond_need(entries: &[Entry], size: u32) -> (f64, f64) {
 #[test]
 fn mh_moves_few_clients() {
     let entries: Vec<Entry> = (0..100).map(|k| Entry { key: k, address: address(k), port: 80, weight: 1 }).collect();
-    for size in [4093, 8191, 16_381, 32_749, 65_521, 131_071] {
+    // The kernel's default table, and one that is large enough for so many servers.
+    for (size, limit) in [(SIP_SLOTS, 0.04), (32_749, 0.01), (65_521, 0.01)] {
         let (mean, worst) = moved_beyond_need(&entries, size);
-        println!("{size}: mean {mean:.4}, worst {worst:.4}");
+        assert!(worst < limit, "{size} slots: mean {mean:.4}, worst {worst:.4}");
     }
     let whole = fill(&entries, SIP_SLOTS);
     let fills: Vec<usize> = (0..100).map(|k| whole.iter().filter(|s| **s == k).count()).collect();
