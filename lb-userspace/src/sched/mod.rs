@@ -15,6 +15,7 @@ pub mod simulate;
 
 pub mod table;
 
+mod arrivals;
 mod dh;
 mod fo;
 mod lblc;
