@@ -312,6 +312,18 @@ fn mh_moves_few_clients() {
     assert!(fills.iter().all(|f| (40..=41).contains(f)), "{fills:?}");
 }
 
+/// Servers added from the lowest address to the highest stand newest first in the kernel's list: its turns are ours.
+#[test]
+fn mh_turns_go_as_the_kernels_do_for_servers_added_in_order() {
+    let list: Vec<Server> = (0..40).rev().map(|k| Server::new(k, address(k), 80, 1 + k % 3)).collect();
+    let as_listed: Vec<Entry> =
+        list.iter().map(|s| Entry { key: s.key, address: s.address, port: s.port, weight: s.weight }).collect();
+    let slots = |servers: &[Server]| Mh::default().table(&Pool::new(servers)).expect("a table").slots;
+    assert_eq!(slots(&list), fill(&as_listed, SIP_SLOTS));
+    let reversed: Vec<Entry> = as_listed.iter().rev().copied().collect();
+    assert_ne!(slots(&list), fill(&reversed, SIP_SLOTS), "the order does matter");
+}
+
 #[test]
 fn worked_examples() {
     let pool = |list: &[(u32, u32, u64, u64)]| {
