@@ -68,14 +68,23 @@ const fn sip_round(v: [u64; 4]) -> [u64; 4] {
     [a, b, c, d]
 }
 
-/// Slot of a client (or, for `dh`, a destination) in a table of `slots` slots, which is not 0. `port` is 0 where it takes no part.
+/// Remainder that cannot panic, which BPF could not compile: 0 in an empty table.
+#[inline(always)]
+const fn modulo(number: u32, slots: u32) -> u32 {
+    match number.checked_rem(slots) {
+        Some(rest) => rest,
+        None => 0,
+    }
+}
+
+/// Slot of a client (or, for `dh`, a destination) in a table of `slots` slots. `port` is 0 where it takes no part.
 #[inline(always)]
 #[must_use]
 pub const fn slot(kind: Kind, folded: u32, port: u16, slots: u32) -> u32 {
     let number = folded.wrapping_add(port as u32);
     match kind {
-        Kind::Multiply => (number.wrapping_mul(0x61c8_8647) >> 24) % slots,
-        Kind::Sip => sip(SIP_KEY, number) % slots,
+        Kind::Multiply => modulo(number.wrapping_mul(0x61c8_8647) >> 24, slots),
+        Kind::Sip => modulo(sip(SIP_KEY, number), slots),
     }
 }
 
@@ -84,10 +93,10 @@ pub const fn slot(kind: Kind, folded: u32, port: u16, slots: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub const fn fallback_slot(kind: Kind, folded: u32, port: u16, slots: u32, first: u32, attempt: u32) -> u32 {
-    let offset = (attempt + first) % slots;
+    let offset = modulo(attempt.wrapping_add(first), slots);
     match kind {
-        Kind::Multiply => (offset + first) % slots,
-        Kind::Sip => sip(SIP_KEY, folded.wrapping_add(port as u32).wrapping_add(offset)) % slots,
+        Kind::Multiply => modulo(offset.wrapping_add(first), slots),
+        Kind::Sip => modulo(sip(SIP_KEY, folded.wrapping_add(port as u32).wrapping_add(offset)), slots),
     }
 }
 
@@ -117,6 +126,7 @@ mod tests {
             assert!(first < SIP_SLOTS);
             assert!(fallback_slot(Kind::Sip, number, i as u16, SIP_SLOTS, first, SIP_SLOTS - 1) < SIP_SLOTS);
             assert!(fallback_slot(Kind::Multiply, number, 0, 256, 255, 255) < MULTIPLY_SLOTS);
+            assert_eq!(slot(Kind::Sip, number, 0, 0), 0);
         }
     }
 }

@@ -302,13 +302,26 @@ fn moved_beyond_need(entries: &[Entry], size: u32) -> (f64, f64) {
 #[test]
 fn mh_moves_few_clients() {
     let entries: Vec<Entry> = (0..100).map(|k| Entry { key: k, address: address(k), port: 80, weight: 1 }).collect();
-    for size in [4093, 8191, 16_381, 32_749, 65_521, 131_071] {
+    // The kernel's default table, and one that is large enough for so many servers.
+    for (size, limit) in [(SIP_SLOTS, 0.04), (32_749, 0.01), (65_521, 0.01)] {
         let (mean, worst) = moved_beyond_need(&entries, size);
-        println!("{size}: mean {mean:.4}, worst {worst:.4}");
+        assert!(worst < limit, "{size} slots: mean {mean:.4}, worst {worst:.4}");
     }
     let whole = fill(&entries, SIP_SLOTS);
     let fills: Vec<usize> = (0..100).map(|k| whole.iter().filter(|s| **s == k).count()).collect();
     assert!(fills.iter().all(|f| (40..=41).contains(f)), "{fills:?}");
+}
+
+/// Servers added from the lowest address to the highest stand newest first in the kernel's list: its turns are ours.
+#[test]
+fn mh_turns_go_as_the_kernels_do_for_servers_added_in_order() {
+    let list: Vec<Server> = (0..40).rev().map(|k| Server::new(k, address(k), 80, 1 + k % 3)).collect();
+    let as_listed: Vec<Entry> =
+        list.iter().map(|s| Entry { key: s.key, address: s.address, port: s.port, weight: s.weight }).collect();
+    let slots = |servers: &[Server]| Mh::default().table(&Pool::new(servers)).expect("a table").slots;
+    assert_eq!(slots(&list), fill(&as_listed, SIP_SLOTS));
+    let reversed: Vec<Entry> = as_listed.iter().rev().copied().collect();
+    assert_ne!(slots(&list), fill(&reversed, SIP_SLOTS), "the order does matter");
 }
 
 #[test]

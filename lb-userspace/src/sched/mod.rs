@@ -11,9 +11,11 @@
 
 pub mod plan;
 pub mod pool;
+pub mod simulate;
 
 pub mod table;
 
+mod arrivals;
 mod dh;
 mod fo;
 mod lblc;
@@ -41,7 +43,7 @@ pub use fo::Fo;
 pub use lblc::Lblc;
 pub use lblcr::Lblcr;
 pub use lc::Lc;
-pub use mh::Mh;
+pub use mh::{Mh, TableSize};
 pub use nq::Nq;
 pub use ovf::Ovf;
 pub use pool::{Change, Pool, Server};
@@ -127,6 +129,12 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
 /// The scheduler of that name in its first state.
 #[must_use]
 pub fn build(kind: SchedulerKind, flags: SchedFlags) -> Box<dyn Scheduler> {
+    build_sized(kind, flags, TableSize::default())
+}
+
+/// As [`build`], with a size for the table of `mh`.
+#[must_use]
+pub fn build_sized(kind: SchedulerKind, flags: SchedFlags, size: TableSize) -> Box<dyn Scheduler> {
     let mut scheduler: Box<dyn Scheduler> = match kind {
         SchedulerKind::Rr => Box::new(Rr::default()),
         SchedulerKind::Wrr => Box::new(Wrr::default()),
@@ -139,7 +147,7 @@ pub fn build(kind: SchedulerKind, flags: SchedFlags) -> Box<dyn Scheduler> {
         SchedulerKind::Twos => Box::new(Twos::default()),
         SchedulerKind::Sh => Box::new(Sh::default()),
         SchedulerKind::Dh => Box::new(Dh::default()),
-        SchedulerKind::Mh => Box::new(Mh::default()),
+        SchedulerKind::Mh => Box::new(Mh::sized(size)),
         SchedulerKind::Lblc => Box::new(Lblc::default()),
         SchedulerKind::Lblcr => Box::new(Lblcr::default()),
     };

@@ -13,7 +13,7 @@
 //!   the daemon has reacted;
 //! * a scheduler that hashes the client has a table instead.
 
-use super::{Flow, Pool, Scheduler, Server, Table, build};
+use super::{Flow, Pool, Scheduler, Server, Table, TableSize, build_sized};
 use crate::model::{SchedFlags, SchedulerKind};
 use lb_common::limits::MAX_PICK_TRIES;
 
@@ -80,13 +80,20 @@ impl Draft {
 pub struct Planner {
     /// Everything as it was when the plan in use began.
     current: Draft,
+    table_size: TableSize,
 }
 
 impl Planner {
     /// For a service without servers.
     #[must_use]
     pub fn new(kind: SchedulerKind, flags: SchedFlags) -> Self {
-        Self::with(build(kind, flags))
+        Self::sized(kind, flags, TableSize::default())
+    }
+
+    /// As [`Planner::new`], with a size for the tables of `mh`.
+    #[must_use]
+    pub fn sized(kind: SchedulerKind, flags: SchedFlags, table_size: TableSize) -> Self {
+        Self { table_size, ..Self::with(build_sized(kind, flags, table_size)) }
     }
 
     /// For a service without servers, with this scheduler.
@@ -94,7 +101,10 @@ impl Planner {
     pub fn with(scheduler: Box<dyn Scheduler>) -> Self {
         let flow = Flow::to(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
         let plan = Plan::Sequence { picks: Vec::new(), low_water: None };
-        Self { current: Draft { plan, scheduler, pool: Pool::default(), basis: Pool::default(), flow } }
+        Self {
+            current: Draft { plan, scheduler, pool: Pool::default(), basis: Pool::default(), flow },
+            table_size: TableSize::default(),
+        }
     }
 
     /// The plan in use.
@@ -112,10 +122,10 @@ impl Planner {
     /// Room that plans and tables for that many servers need at most, in picks.
     #[must_use]
     pub fn capacity(&self, servers: &[Server]) -> u32 {
-        use lb_common::sched_hash::{MULTIPLY_SLOTS, SIP_SLOTS};
+        use lb_common::sched_hash::MULTIPLY_SLOTS;
         match self.kind() {
             SchedulerKind::Sh => MULTIPLY_SLOTS,
-            SchedulerKind::Mh => SIP_SLOTS,
+            SchedulerKind::Mh => self.table_size.slots(),
             SchedulerKind::Dh => 1,
             SchedulerKind::Rr => (servers.len() as u32).min(MAX_PICKS),
             _ => MAX_PICKS,
@@ -138,7 +148,7 @@ impl Planner {
             scheduler = self.settled(taken);
             scheduler.set_flags(flags);
         } else {
-            scheduler = build(kind, flags);
+            scheduler = build_sized(kind, flags, self.table_size);
             scheduler.start(&self.current.pool);
         }
         self.go_on(scheduler, servers, flow, taken)

@@ -118,6 +118,12 @@ impl Pool {
         false
     }
 
+    /// Sets the counters of one server.
+    pub fn set_counters(&mut self, at: usize, active: u64, inactive: u64, overloaded: bool) {
+        let s = &mut self.servers[at];
+        (s.active, s.inactive, s.overloaded) = (active, inactive, overloaded);
+    }
+
     /// Forgets thresholds: for plans in which the packet path passes over overloaded servers by itself.
     pub fn clear_overload(&mut self) {
         for s in &mut self.servers {
