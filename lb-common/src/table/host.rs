@@ -112,7 +112,7 @@ fn array<T: Clone>(value: T, len: u32) -> (*mut T, u32) {
 }
 
 /// # Safety
-/// `a` is of [`array`], and nobody uses it any more.
+/// `a` is of [`array()`], and nobody uses it any more.
 unsafe fn free<T>((first, len): (*mut T, u32)) {
     // SAFETY: the caller's.
     drop(unsafe { Box::from_raw(core::ptr::slice_from_raw_parts_mut(first, len as usize)) });

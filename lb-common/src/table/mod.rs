@@ -258,7 +258,7 @@ pub struct New<F: Family> {
     pub reply: u64,
 }
 
-/// How [`create`] ended.
+/// How [`create()`] ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Created {
     /// A new connection, in this record.
