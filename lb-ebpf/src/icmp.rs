@@ -159,7 +159,7 @@ fn sum_to_end(from: usize, end: usize) -> u64 {
                 // SAFETY: compared above.
                 sum += u16::from_ne_bytes([unsafe { get::<u8>(at + 2) }, 0]) as u64;
             }
-        } else if at + 1 <= end {
+        } else if at < end {
             // SAFETY: compared above.
             sum += u16::from_ne_bytes([unsafe { get::<u8>(at) }, 0]) as u64;
         }

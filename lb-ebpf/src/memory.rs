@@ -23,6 +23,7 @@ impl Maps {
     }
 }
 
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the trait's contract: words of map values only")]
 // SAFETY: pointers to map values stay valid for the whole run of the program.
 unsafe impl<F: Ip> Memory<F> for Maps {
     #[inline(always)]

@@ -180,15 +180,15 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
     let replace = if miss & REPLACE == 0 { None } else { Some(miss << 32 | conn::LIVE) };
     // SAFETY: as above.
     let (created, reclaimed) = table::create::<F, Maps>(&Maps, &shape::<F>(config), now, unsafe { &*new }, replace);
-    if reclaimed != Reclaimed::Nothing {
-        if let Some(c) = count::of_cpu() {
-            // SAFETY: this CPU's map value.
-            unsafe {
-                match reclaimed {
-                    Reclaimed::Expired => (*c).reclaimed_expired += 1,
-                    Reclaimed::Closing => (*c).evicted_closing += 1,
-                    _ => (*c).evicted_embryonic += 1,
-                }
+    if reclaimed != Reclaimed::Nothing
+        && let Some(c) = count::of_cpu()
+    {
+        // SAFETY: this CPU's map value.
+        unsafe {
+            match reclaimed {
+                Reclaimed::Expired => (*c).reclaimed_expired += 1,
+                Reclaimed::Closing => (*c).evicted_closing += 1,
+                _ => (*c).evicted_embryonic += 1,
             }
         }
     }

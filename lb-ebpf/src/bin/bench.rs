@@ -5,6 +5,7 @@
 //! or one that was never seen (*new*). The wrappers alone are programs too: what they cost is subtracted.
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "programs take their context by value")]
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};

@@ -1,6 +1,7 @@
 //! The decapsulator's XDP program: takes tunnelled packets apart on a real server, so that it needs no tunnel device.
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "programs take their context by value")]
 #![feature(asm_experimental_arch)]
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};

@@ -1,6 +1,7 @@
 //! The load balancer's XDP program.
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "programs take their context by value")]
 
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;

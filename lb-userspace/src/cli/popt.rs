@@ -155,7 +155,10 @@ mod tests {
         Opt { long: "weight", short: Some('w'), takes: Takes::Argument, tag: Tag::Weight },
     ];
 
-    fn all(line: &str) -> Result<(Vec<(Tag, Option<String>)>, Vec<String>), String> {
+    /// Options with their arguments, and the words left over.
+    type All = (Vec<(Tag, Option<String>)>, Vec<String>);
+
+    fn all(line: &str) -> Result<All, String> {
         let mut p = Popt::new(OPTIONS, line.split_whitespace().map(str::to_owned));
         let mut found = Vec::new();
         while let Some(f) = p.next_option().map_err(|e| e.to_string())? {

@@ -153,7 +153,7 @@ pub fn parse(words: &[String], names: &Names) -> Result<Line, Failure> {
     }
     check(command, &w.given)?;
     let socket = w.socket.take();
-    Ok(Line { request: build(command, w)?, socket })
+    Ok(Line { request: build(command, &w)?, socket })
 }
 
 fn timeout(text: &str, min: i64) -> Result<u32, Failure> {
@@ -311,7 +311,7 @@ fn all_abouts() -> impl Iterator<Item = About> {
     .into_iter()
 }
 
-fn build(command: Command, w: Words) -> Result<Request, Failure> {
+fn build(command: Command, w: &Words) -> Result<Request, Failure> {
     let id = w.service.map(|(address, port)| ServiceId {
         protocol: w.protocol.unwrap_or(Protocol::Tcp),
         address,
@@ -342,13 +342,13 @@ fn build(command: Command, w: Words) -> Result<Request, Failure> {
         return refuse(format!("LVX has no {}", what.trim_start_matches("a ")));
     }
     Ok(match (command, id) {
-        (Command::AddService, Some(id)) => Request::Edit(Edit::AddService { service: service(id, &w)? }),
-        (Command::EditService, Some(id)) => Request::Edit(Edit::EditService { service: service(id, &w)? }),
+        (Command::AddService, Some(id)) => Request::Edit(Edit::AddService { service: service(id, w)? }),
+        (Command::EditService, Some(id)) => Request::Edit(Edit::EditService { service: service(id, w)? }),
         (Command::DeleteService, Some(service)) => Request::Edit(Edit::DeleteService { service }),
         (Command::Clear, _) => Request::Edit(Edit::Clear),
-        (Command::AddServer, Some(service)) => Request::Edit(Edit::AddServer { service, server: server(service, &w) }),
-        (Command::EditServer, Some(service)) => Request::Edit(Edit::EditServer { service, server: server(service, &w) }),
-        (Command::DeleteServer, Some(service)) => Request::Edit(Edit::DeleteServer { service, server: server(service, &w).id }),
+        (Command::AddServer, Some(service)) => Request::Edit(Edit::AddServer { service, server: server(service, w) }),
+        (Command::EditServer, Some(service)) => Request::Edit(Edit::EditServer { service, server: server(service, w) }),
+        (Command::DeleteServer, Some(service)) => Request::Edit(Edit::DeleteServer { service, server: server(service, w).id }),
         (Command::Set, _) => Request::Edit(Edit::SetTimeouts { timeouts: w.timeouts.unwrap_or_default() }),
         (Command::List, _) if format.has(About::Connection) => Request::Connections(format),
         (Command::List, Some(id)) => Request::List(format, Some(id)),

@@ -62,10 +62,10 @@ pub(super) fn address(text: &str, protocol: Protocol, names: &Names) -> Option<(
         IpAddr::V6(ip)
     } else {
         let mut host = host;
-        if port.is_none() {
-            if let Some((before, after)) = host.rsplit_once(':') {
-                (host, port) = (before, Some(after));
-            }
+        if port.is_none()
+            && let Some((before, after)) = host.rsplit_once(':')
+        {
+            (host, port) = (before, Some(after));
         }
         IpAddr::V4(inet_aton(host).or_else(|| names.host(host))?)
     };

@@ -1,7 +1,7 @@
 //! The control socket: bound, accepted from, and guarded against clients that are slow, half open or too many.
 //!
 //! The trap: a client that stops reading would hold its connection for ever, as HTTP has no timeout for that. Writing is therefore
-//! given up when nothing moves for [`WRITE_TIME`].
+//! given up when nothing moves for `WRITE_TIME`.
 
 use axum::Router;
 use axum::extract::Extension;
@@ -218,7 +218,7 @@ fn group_id(group: &str) -> Option<u32> {
     })
 }
 
-/// A stream whose writes fail when nothing moves for [`WRITE_TIME`].
+/// A stream whose writes fail when nothing moves for `WRITE_TIME`.
 struct Guarded {
     stream: UnixStream,
     /// Since a write is waiting.

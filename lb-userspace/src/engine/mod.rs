@@ -5,7 +5,7 @@
 //! the connection table from threads of their own.
 //!
 //! Invariant: this process is the only writer of everything but the counters, the cursors and the connection table. Whatever
-//! packets may still refer to rests before it is used for something else (see [`slots`]).
+//! packets may still refer to rests before it is used for something else (see `slots`).
 
 mod connections;
 mod dests;

@@ -1,7 +1,7 @@
 //! Elements of an array map: which are free.
 //!
 //! An element that was given back first goes to *limbo*: a packet that is being worked on may still refer to it. It is free
-//! again after [`Slots::settled`], which the caller calls once no such packet is left ([`super::maps::Maps::settle`]) or, at
+//! again after [`Slots::settled`], which the caller calls once no such packet is left (`Barrier::settle`) or, at
 //! ease, [`Slots::aged`] at every tick of two seconds: what was in limbo at the tick before becomes free.
 
 use std::collections::VecDeque;

@@ -252,10 +252,10 @@ impl Task {
 
     /// Works out what may have changed, and reports what did.
     async fn work(&mut self, dirty: Dirty) {
-        if dirty.all {
-            if let Err(e) = self.read_all().await {
-                tracing::error!("reading links, addresses and neighbours: {e}");
-            }
+        if dirty.all
+            && let Err(e) = self.read_all().await
+        {
+            tracing::error!("reading links, addresses and neighbours: {e}");
         }
         let routes = dirty.all || dirty.routes;
         let unknown: Vec<IpAddr> = self.targets.iter().filter(|(_, t)| routes || t.route.is_none()).map(|(ip, _)| *ip).collect();

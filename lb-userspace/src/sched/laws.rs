@@ -209,7 +209,7 @@ proptest! {
         let gcd = weights.iter().copied().fold(0, wrr::gcd).max(1);
         for (key, weight) in weights.iter().enumerate() {
             let turns = picks[..cycle].iter().filter(|k| **k == key as u32).count();
-            prop_assert_eq!(turns, if weighted { weight / gcd } else { weight.min(&1) * 1 } as usize);
+            prop_assert_eq!(turns, if weighted { weight / gcd } else { *weight.min(&1) } as usize);
         }
     }
 

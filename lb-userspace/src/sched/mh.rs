@@ -57,7 +57,7 @@ pub(super) fn fill(entries: &[Entry], size: u32) -> Arc<[u32]> {
                 key: e.key,
                 next: sip(SIP_KEY, number) % size,
                 step: sip(SIP_STEP_KEY, number) % (size - 1) + 1,
-                turns: (e.weight / gcd >> shift).max(1),
+                turns: ((e.weight / gcd) >> shift).max(1),
             }
         })
         .collect();

@@ -52,7 +52,7 @@ enum Spread {
     /// In a table that stays in the caches.
     New,
     /// In a large one.
-    NewSpread,
+    NewInLarge,
 }
 
 /// Connections in the table that new ones are measured hot in.
@@ -245,14 +245,14 @@ fn name_of(case: Case, spread: Spread) -> String {
         Spread::Hot => format!("{what}, hot"),
         Spread::Random => format!("{what}, spread"),
         Spread::New => format!("{what}, new, hot"),
-        Spread::NewSpread => format!("{what}, new, spread"),
+        Spread::NewInLarge => format!("{what}, new, spread"),
     }
 }
 
 fn target(v6: bool, case: Case, spread: Spread) -> Option<f64> {
     match (case, spread) {
         (_, Spread::New) => Some(10.0),
-        (_, Spread::NewSpread) => None,
+        (_, Spread::NewInLarge) => None,
         (Case::Foreign, _) => Some(1.2),
         (_, Spread::Hot) => Some(if v6 { 2.0 } else { 1.8 }),
         (_, Spread::Random) => Some(1.6),
@@ -268,7 +268,7 @@ fn cases(v6: bool, method: Forwarding, args: &Args, rows: &mut Vec<Row>) -> Resu
         list.extend([(Case::Reply, Spread::Hot), (Case::Reply, Spread::Random)]);
         list.extend([(Case::Foreign, Spread::Hot), (Case::Foreign, Spread::Random)]);
     }
-    list.push((Case::Forward(method), Spread::NewSpread));
+    list.push((Case::Forward(method), Spread::NewInLarge));
     list.retain(|&(c, s)| wanted(&format!("{family} {}", name_of(c, s))));
     if !list.is_empty() {
         let mut bed = Bed::new(v6, method, args.connections, args)?;
@@ -295,13 +295,13 @@ fn measure(bed: &mut Bed, list: &[(Case, Spread)], method: Forwarding, connectio
         let name = format!("{family} {}", name_of(case, spread));
         let reverse = case == Case::Reply;
         let n = connections;
-        let fresh = matches!(spread, Spread::New | Spread::NewSpread);
+        let fresh = matches!(spread, Spread::New | Spread::NewInLarge);
         let flags = if fresh { flag::SYN } else { flag::ACK };
         let frame = bed.frame(case, flags);
         let mode = match spread {
             Spread::Hot => 0,
             Spread::Random => 1,
-            Spread::New | Spread::NewSpread => 2,
+            Spread::New | Spread::NewInLarge => 2,
         };
         let empty = bed.measure(0, &frame, action::PASS, |_| Ok(()))?;
         // The floor is a hit, hot and spread alike, in the client's direction.
