@@ -91,6 +91,13 @@ pub const fn freed(ctl: u64) -> u64 {
     ctl & !(GENERATION - 1)
 }
 
+/// A free control word of the next generation.
+#[inline(always)]
+#[must_use]
+pub const fn succeeded(ctl: u64) -> u64 {
+    freed(ctl).wrapping_add(GENERATION)
+}
+
 /// Whether two readings of a live record's control word belong to the same connection.
 #[inline(always)]
 #[must_use]

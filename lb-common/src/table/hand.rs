@@ -10,7 +10,8 @@
 //! takes the flood to fill all that is not established.
 //!
 //! Invariant: a record in the stack is in phase [`STACKED`], and only records in that phase are. The sweeper alone puts records there.
-//! Who takes one from the stack makes it claimed by compare-and-swap, so that a daemon that rebuilds the stack may take it instead.
+//! Who takes one from the stack makes it claimed by compare-and-swap from what it read while the record was in the stack, so that a daemon
+//! that rebuilds the stack may take it instead, and gives it another generation.
 //!
 //! The trap: what was live is established in runs of many thousand records, because the hand filled them one after the other. The hand
 //! therefore moves on by all that it passed in vain, and never starts from the same record twice; once it was all the way round in vain it
@@ -161,15 +162,13 @@ unsafe fn pop<F: Family, M: Memory<F>>(m: &M, words: *mut u64) -> u64 {
         }
         let index = head as u32 - 1;
         let Some(c) = m.conn(index) else { return NO_RECORD };
-        // Another's by now, perhaps: the number of changes tells then.
         // SAFETY: `c` is a record.
-        let next = M::load(unsafe { &raw const (*c).reply });
+        let (word, next) = unsafe { (&raw mut (*c).ctl, &raw const (*c).reply) };
+        // Another's by now, perhaps: the number of changes tells then.
+        let (ctl, next) = (M::load(word), M::load(next));
         if M::swap_if(stack, head, changed(head) | next & 0xffff_ffff) != head {
             continue;
         }
-        // SAFETY: as above.
-        let word = unsafe { &raw mut (*c).ctl };
-        let ctl = M::load(word);
         if conn::phase(ctl) == STACKED && M::swap_if(word, ctl, conn::claimed(ctl)) == ctl {
             return index as u64;
         }

@@ -175,7 +175,7 @@ pub fn recover<F: Family, M: Memory<F>>(m: &M, shape: &Shape) -> Recovered {
             // A packet that took it from the stack just before may claim it first.
             STACKED if M::swap_if(word, ctl, conn::with_phase(ctl, SWEPT)) == ctl => {
                 // SAFETY: claimed, and in no index.
-                unsafe { push(m, index, c, ctl) };
+                unsafe { push(m, index, c, conn::succeeded(ctl)) };
                 found.free += 1;
             }
             _ => {}

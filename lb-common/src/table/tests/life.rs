@@ -255,3 +255,25 @@ fn an_audit_leaves_alone_what_moved() {
     }
     check(&m, &s, 1);
 }
+
+#[test]
+fn who_is_late_at_the_stack_finds_it_changed() {
+    let (m, s) = table_for(16, 1);
+    let n = new(tuple(1, 1, 9, 6), 0, tcp::ESTABLISHED, 1000);
+    let i = made(make(&m, &s, 0, &n));
+    // SAFETY: the family's words.
+    let head = || unsafe { *Memory::<V4>::hand(&*m).unwrap().add(STACK) };
+    assert!(end(&*m, &s, i, ctl(&m, i)));
+    let (seen_head, seen_ctl) = (head(), ctl(&m, i));
+    // The same record comes to lie on the same stack again.
+    assert_eq!(made(make(&m, &s, 0, &n)), i);
+    assert!(end(&*m, &s, i, ctl(&m, i)));
+    assert_eq!(head() as u32, seen_head as u32);
+    assert_ne!(head(), seen_head);
+    assert_ne!(ctl(&m, i), seen_ctl);
+    // A packet that took the record from the stack, but has not claimed it, before the stack was rebuilt.
+    let seen_ctl = ctl(&m, i);
+    assert_eq!(recover(&*m, &s).free, 1);
+    assert_ne!(ctl(&m, i), seen_ctl);
+    check(&m, &s, 1);
+}
