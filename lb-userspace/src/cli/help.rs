@@ -13,6 +13,8 @@ More commands of lvxadm:
   @ decap IF [--detach] [--mode native|generic|auto] [--pin-dir DIR]
                                    take tunnelled packets apart in XDP on a real server's
                                    interface, so that it needs no tunnel device
+  @ simulate ...              which server a scheduler would choose for a pool and a stream
+                                   of connections; `@ simulate --help`; needs no daemon
 
 More options of lvxadm:
   --socket PATH                       control socket of lvxd (default: $LVX_SOCKET, or
