@@ -47,6 +47,9 @@ pub const TEMPLATE_REARM_S: u32 = 60;
 /// ICMP errors that one CPU may send in a second.
 pub const ICMP_PER_SECOND: u32 = 1_000;
 
+/// Bytes of the ring buffer of signals: room for one from every service, and each service has at most one under way.
+pub const SIGNAL_BYTES: u32 = 1 << 18;
+
 /// Names of the maps: the pins carry them too.
 pub mod map {
     /// [`crate::config::Config`], one element.
@@ -81,6 +84,8 @@ pub mod map {
     pub const PORTS: &str = "LVX_PORTS";
     /// Hash from `u32` ifindex to the `u32` index in [`PORTS`].
     pub const PORT_OF: &str = "LVX_PORT_OF";
+    /// Ring buffer of `u32` indices in [`SERVICES`]: services whose scheduler wants to be asked again.
+    pub const SIGNALS: &str = "LVX_SIGNALS";
     /// Device map, element per port.
     pub const TX: &str = "LVX_TX";
 }

@@ -36,6 +36,12 @@ pub const PERSISTENT: u32 = 1 << 1;
 pub const HASHED: u32 = 1 << 2;
 /// [`Service::flags`], with [`HASHED`]: the client's port takes part.
 pub const HASH_PORT: u32 = 1 << 3;
+/// [`Service::flags`], with [`HASHED`]: the hash is that of `mh`, else that of `sh`.
+pub const HASH_SIP: u32 = 1 << 4;
+/// [`Service::flags`], with [`HASHED`]: another slot is tried where the server of the first is unusable.
+pub const HASH_FALLBACK: u32 = 1 << 5;
+/// [`Service::flags`]: the plan depends on connection counts: the daemon wants to know when they change.
+pub const COUNTED: u32 = 1 << 6;
 
 /// A region of the picks map.
 #[repr(C)]

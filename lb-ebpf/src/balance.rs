@@ -292,6 +292,9 @@ pub fn change<F: Ip>(index: u32, packet: u32, ctl: u64) -> u32 {
                 return next as u32;
             }
         } else if table::change_state::<F, Maps>(&Maps, c, dest, current, next) {
+            if tcp::is_active(next) != tcp::is_active(state) {
+                open::counts_changed(dest);
+            }
             return next as u32;
         }
         // Another CPU's packet moved it meanwhile: once more from there.

@@ -2,13 +2,13 @@
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf};
 use lb_common::config::Config;
 use lb_common::conn::{Conn4, Conn6};
 use lb_common::dest::{Dest, DestConns, Port};
 use lb_common::family::{V4, V6};
 use lb_common::filter::FILTER_WORDS;
-use lb_common::limits::MAX_PORTS;
+use lb_common::limits::{MAX_PORTS, SIGNAL_BYTES};
 use lb_common::service::{Service, ServiceKey};
 use lb_common::stats::{Cpu, DestStats};
 use lb_common::table::{Bucket, Hands, New};
@@ -64,6 +64,9 @@ pub static LVX_PORT_OF: HashMap<u32, u32> = HashMap::pinned(MAX_PORTS, 0);
 /// See [`lb_common::limits::map::TX`].
 #[map]
 pub static LVX_TX: DevMap = DevMap::pinned(MAX_PORTS, 0);
+/// See [`lb_common::limits::map::SIGNALS`].
+#[map]
+pub static LVX_SIGNALS: RingBuf = RingBuf::pinned(SIGNAL_BYTES, 0);
 /// Room for the connection that this CPU is making; the stack has none.
 #[map]
 pub static LVX_SCRATCH4: PerCpuArray<New<V4>> = PerCpuArray::with_max_entries(1, 0);

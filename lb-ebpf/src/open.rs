@@ -11,11 +11,11 @@ use lb_common::config::SLOPPY_TCP;
 use lb_common::conn::{self, REVERSE};
 use lb_common::dest::{USABLE, next_hop};
 use lb_common::limits::MAX_PICK_TRIES;
-use lb_common::service::{Service, ServiceKey};
+use lb_common::service::{COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, Plan, Service, ServiceKey};
 use lb_common::table::{self, Created, Reclaimed, Tuple};
 use lb_common::tcp::{self, Direction};
 use lb_common::verdict::Verdict;
-use lb_common::{csum, filter, proto};
+use lb_common::{csum, filter, proto, sched_hash};
 
 /// [`make`]'s answer where the server's answers to this client would be another connection's.
 pub const CONFLICT: u64 = Outcome::drop(Verdict::DroppedConflict).pack();
@@ -72,7 +72,7 @@ pub fn open<F: Ip>(ctx: &XdpContext) -> u64 {
     if F::is_martian(p.tuple.src) || p.tuple.src == p.tuple.dst {
         return Outcome::pass(Verdict::PassedMalformed).pack();
     }
-    let picked = lvx_pick(service);
+    let picked = lvx_pick(service, sched_hash::fold::<F>(p.tuple.src), client_port(p.tuple.ports) as u32);
     if picked & NO_PICK != 0 {
         return icmp::answer(ctx, &p, Problem::NoServer).pack();
     }
@@ -95,7 +95,62 @@ fn came_by(ctx: &XdpContext) -> u64 {
     }
 }
 
-/// The next usable server of a plan, or [`NO_PICK`].
+/// The client's port, host byte order.
+#[inline(always)]
+fn client_port(ports: u32) -> u16 {
+    let [a, b, _, _] = ports.to_ne_bytes();
+    u16::from_be_bytes([a, b])
+}
+
+/// Tells the daemon that a service's plan may not be the best any more; at most one such message of a service is under way.
+#[inline(always)]
+pub fn signal(index: u32, service: *mut Service) {
+    // SAFETY: a map value. Two CPUs that do this at once send one message too many.
+    unsafe {
+        let under_way = &raw mut (*service).signalled;
+        if under_way.read_volatile() != 0 {
+            return;
+        }
+        under_way.write_volatile(1);
+        if maps::LVX_SIGNALS.output::<u32>(index, 0).is_err() {
+            under_way.write_volatile(0);
+        }
+    }
+}
+
+/// A server has one active connection more or less: its service's scheduler may want to know.
+#[inline(always)]
+pub fn counts_changed(dest: u32) {
+    let Some(d) = maps::LVX_DESTS.get(dest) else { return };
+    let Some(service) = maps::LVX_SERVICES.get_ptr_mut(d.service) else { return };
+    // SAFETY: a map value. A server that was removed may name another service by now, which is asked in vain.
+    if unsafe { (*service).flags } & COUNTED != 0 {
+        signal(d.service, service);
+    }
+}
+
+/// The server that a service's table has for a client (`sh`, `mh`), or [`NO_PICK`].
+#[inline(always)]
+fn look_up(plan: Plan, flags: u32, folded: u32, port: u16) -> u64 {
+    let kind = if flags & HASH_SIP != 0 { sched_hash::Kind::Sip } else { sched_hash::Kind::Multiply };
+    let port = if flags & HASH_PORT != 0 { port } else { 0 };
+    let first = sched_hash::slot(kind, folded, port, plan.len);
+    let mut picked = NO_PICK;
+    // The kernel tries every slot; unusable servers are few, so that these are as good.
+    let tries = if flags & HASH_FALLBACK != 0 { 1 + MAX_PICK_TRIES } else { 1 };
+    Maps::turns(tries, &mut |i| {
+        let slot = if i == 0 { first } else { sched_hash::fallback_slot(kind, folded, port, plan.len, first, i - 1) };
+        let Some(&dest) = maps::LVX_PICKS.get(plan.base.wrapping_add(slot)) else { return false };
+        if usable(dest) {
+            picked = dest as u64;
+            return false;
+        }
+        true
+    });
+    picked
+}
+
+/// The next usable server of a plan, or [`NO_PICK`]; of a client whose address folds to `folded` where the plan is a table.
 ///
 /// The cursor counts every pick that was taken or skipped, so that a server that cannot take its turn gives it to the next one
 /// and does not give the next one two turns.
@@ -103,15 +158,21 @@ fn came_by(ctx: &XdpContext) -> u64 {
 /// Global: verified once, by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lvx_pick(service: u32) -> u64 {
-    let Some(service) = maps::LVX_SERVICES.get_ptr_mut(service) else { return NO_PICK };
+pub extern "C" fn lvx_pick(index: u32, folded: u32, port: u32) -> u64 {
+    let Some(service) = maps::LVX_SERVICES.get_ptr_mut(index) else { return NO_PICK };
     // SAFETY: a map value.
-    let (cursor, plan) = unsafe {
+    let (cursor, plan, flags) = unsafe {
         let cursor = atomics::add(&raw mut (*service).cursor, 1);
-        (cursor, if Service::plan_of(cursor) == 0 { (*service).plans[0] } else { (*service).plans[1] })
+        (cursor, if Service::plan_of(cursor) == 0 { (*service).plans[0] } else { (*service).plans[1] }, (*service).flags)
     };
+    if flags & COUNTED != 0 {
+        signal(index, service);
+    }
     if plan.len == 0 {
         return NO_PICK;
+    }
+    if flags & HASHED != 0 {
+        return look_up(plan, flags, folded, port as u16);
     }
     let first = (Service::taken(cursor) % plan.len) as u64;
     let mut picked = NO_PICK;

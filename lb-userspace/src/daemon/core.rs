@@ -10,13 +10,16 @@ use super::interfaces::Interfaces;
 use super::state::Store;
 use crate::api::{Services, Status};
 use crate::engine::{Connections, Engine, Sweeper};
-use crate::model::{Desired, Edit, EditError, ServiceId, Timeouts};
+use crate::model::{Desired, Edit, EditError, EditErrorKind, ServiceId, ServiceSpec, Timeouts};
 use crate::net::{Event, Reach};
+use aya::maps::{MapData, RingBuf};
 use lb_common::tcp::{ESTABLISHED, FIN_WAIT, STATES, TEMPLATE, UDP};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -50,6 +53,48 @@ pub struct Core {
     unknown: HashSet<IpAddr>,
     save_at: Option<Instant>,
     ending: bool,
+    signals: Option<Signals>,
+}
+
+/// Messages of the packet path: services whose schedulers want to be asked again.
+pub type Signals = RingBuf<MapData>;
+
+/// Refuses what the packet path has not got yet.
+fn supported(spec: &ServiceSpec) -> Result<(), EditError> {
+    let what = if spec.persistence.is_some() {
+        "persistence (-p)"
+    } else if spec.one_packet {
+        "one-packet scheduling (-o)"
+    } else {
+        return Ok(());
+    };
+    Err(EditError::new(EditErrorKind::Unsupported, format!("service {}: LVX has no {what} yet", spec.id)))
+}
+
+/// Waits for messages; for ever where there is no ring buffer.
+async fn signalled(signals: Option<&mut AsyncFd<Signals>>) -> Vec<u32> {
+    let Some(signals) = signals else { return std::future::pending().await };
+    match signals.readable_mut().await {
+        Ok(mut ready) => {
+            // Before the ring is drained: what comes in meanwhile makes it readable again.
+            ready.clear_ready();
+            drain(ready.get_inner_mut())
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// The services in all messages that came in, each once.
+fn drain(signals: &mut Signals) -> Vec<u32> {
+    let mut slots = Vec::new();
+    while let Some(message) = signals.next() {
+        if let Ok(bytes) = <[u8; 4]>::try_from(&message[..]) {
+            slots.push(u32::from_ne_bytes(bytes));
+        }
+    }
+    slots.sort_unstable();
+    slots.dedup();
+    slots
 }
 
 /// A way to ask the core, for any thread.
@@ -92,7 +137,13 @@ impl Core {
             unknown: HashSet::new(),
             save_at: None,
             ending: false,
+            signals: None,
         }
+    }
+
+    /// Also listens to the packet path.
+    pub fn set_signals(&mut self, signals: Signals) {
+        self.signals = Some(signals);
     }
 
     /// Also looks after these interfaces.
@@ -112,7 +163,7 @@ impl Core {
     /// If there can be no more threads.
     pub fn spawn(mut self, events: mpsc::UnboundedReceiver<Event>) -> std::io::Result<(Handle, JoinHandle<Self>)> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().enable_io().build()?;
         let thread = std::thread::Builder::new().name("core".into()).spawn(move || {
             runtime.block_on(self.run(queue, events));
             self.save();
@@ -127,9 +178,20 @@ impl Core {
         // Its first tick is at once.
         estimate.tick().await;
         let mut watching = true;
+        let mut signals = self.signals.take().and_then(|ring| {
+            // SAFETY: the ring buffer owns its file descriptor, which is open as long as it lives; it is dropped with the `AsyncFd`.
+            match unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) } {
+                Ok(ring) => Some(ring),
+                Err(e) => {
+                    tracing::error!("signals of the packet path: {e}: plans are made anew every two seconds only");
+                    None
+                }
+            }
+        });
         while !self.ending {
             let save_at = self.save_at;
             tokio::select! {
+                slots = signalled(signals.as_mut()) => self.engine.replan(&slots),
                 _ = estimate.tick() => {
                     self.engine.estimate();
                     if let Some(interfaces) = &mut self.interfaces {
@@ -182,6 +244,7 @@ impl Core {
     /// # Errors
     /// If there is no room; nothing changed then.
     pub fn replace(&mut self, desired: Desired) -> Result<(), EditError> {
+        desired.services.iter().try_for_each(|s| supported(&s.spec))?;
         self.engine.reconcile(&desired)?;
         self.desired = desired;
         let mut targets = self.engine.targets();

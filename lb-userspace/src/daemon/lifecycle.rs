@@ -93,6 +93,7 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
     let _inside = runtime.enter();
     let (watcher, events) = Watcher::start().map_err(DaemonError::Watch)?;
     let mut core = Core::new(engine, Box::new(move |targets| watcher.set_targets(targets)));
+    core.set_signals(load::signals(&mut ebpf)?);
     core.set_behaviour(settings.flags, &settings.timeouts_s);
     let store = Store::new(&settings.socket, load::identity(&settings.pin_dir)?);
     core.replace(wanted(configured, &store, adopted)).map_err(DaemonError::Services)?;

@@ -6,7 +6,7 @@
 
 use super::config::Sizes;
 use crate::object::PROGRAM;
-use aya::maps::{Array, Map, MapData, MapError, MapInfo};
+use aya::maps::{Array, Map, MapData, MapError, MapInfo, RingBuf};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::config::Config;
@@ -257,6 +257,15 @@ pub fn load(object: &[u8], dir: &Path, sizes: &Sizes, discard: bool) -> Result<L
 pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, LoadError> {
     let program = ebpf.program_mut(name).ok_or_else(|| LoadError::Object(format!("the object has no program {name}")))?;
     program.try_into().map_err(|e: ProgramError| LoadError::Object(e.to_string()))
+}
+
+/// The ring buffer by which the packet path asks for plans.
+///
+/// # Errors
+/// If it is not there.
+pub fn signals(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, LoadError> {
+    let map = ebpf.take_map(map::SIGNALS).ok_or_else(|| LoadError::Object(format!("the object has no map {}", map::SIGNALS)))?;
+    RingBuf::try_from(map).map_err(|e| LoadError::Object(e.to_string()))
 }
 
 pub(super) fn io_error(error: MapError) -> io::Error {

@@ -59,6 +59,8 @@ pub struct Engine {
     config: Mapped<Config>,
     services: Services,
     running: HashMap<ServiceId, Running>,
+    /// Which service an element is.
+    by_slot: HashMap<u32, ServiceId>,
     dests: Dests,
     counters: Counters,
     hops: Hops,
@@ -122,6 +124,7 @@ impl Engine {
             config,
             services,
             running: HashMap::new(),
+            by_slot: HashMap::new(),
             dests,
             counters,
             hops: Hops::default(),

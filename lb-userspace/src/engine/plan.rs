@@ -1,143 +1,69 @@
-//! What a scheduler has to say to the engine: the next picks.
-//!
-//! A plan is used over and over by the packet path until it is replaced, and when it is, the number of picks taken from it
-//! is known exactly. A planner goes on from there: changing servers never starts a service's schedule anew.
+//! What the engine and a scheduler have to say to each other.
 
-use crate::model::{SchedulerKind, ServiceSpec};
-use std::fmt::Debug;
+use super::dests::Dests;
+use crate::model::{SchedulerKind, ServerSpec, ServiceSpec};
+use crate::sched::plan::{Plan, Planner};
+use crate::sched::{Flow, Server};
+use lb_common::sched_hash::Kind;
+use lb_common::service::{COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED};
 
-/// A server as planners see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Candidate {
-    /// Its element in the dests map.
-    pub(super) dest: u32,
-    /// Its weight; a server of weight 0 takes part in the order, but is never picked.
-    pub(super) weight: u32,
+/// A planner for a service, which knows nothing of its servers yet.
+pub(super) fn planner(spec: &ServiceSpec) -> Planner {
+    Planner::new(spec.scheduler, spec.sched_flags)
 }
 
-/// Makes plans for one service.
-pub(super) trait Planner: Send + Debug {
-    /// The most picks that a plan for `servers` may have. Does not grow when servers go.
-    fn capacity(&self, servers: &[Candidate]) -> u32;
-
-    /// Picks that go on after `taken` picks of the plan that was committed last. `servers` are newest first.
-    fn plan(&self, servers: &[Candidate], taken: u32) -> Vec<u32>;
-
-    /// `plan` is in use from now on, and `taken` picks were taken of the one before it.
-    fn commit(&mut self, servers: &[Candidate], taken: u32, plan: Vec<u32>);
-}
-
-/// The planner for a service.
-pub(super) fn planner(spec: &ServiceSpec) -> Box<dyn Planner> {
-    match spec.scheduler {
-        SchedulerKind::Rr => Box::new(RoundRobin::default()),
-        // Refused before: see `SchedulerKind::is_available`.
-        _ => Box::new(RoundRobin::default()),
+/// A server as the scheduler sees it: as configured, and as its counters are now.
+pub(super) fn server(dest: u32, spec: &ServerSpec, dests: &Dests) -> Server {
+    let counts = dests.counts(dest);
+    Server {
+        // A count in the middle of being moved may stand at -1 for an instant.
+        active: if counts.active > i64::MAX as u64 { 0 } else { counts.active },
+        inactive: if counts.inactive > i64::MAX as u64 { 0 } else { counts.inactive },
+        overloaded: counts.overloaded != 0,
+        upper: spec.upper_threshold,
+        lower: spec.lower_threshold,
+        ..Server::new(dest, spec.id.address, spec.id.port, spec.weight)
     }
 }
 
-/// `rr`: one server after the other.
+/// What a plan is for.
+pub(super) fn flow(spec: &ServiceSpec) -> Flow {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Flow::to(spec.id.address, now.tv_sec.unsigned_abs())
+}
+
+/// Whether a scheduler looks at connection counts, so that its plans wear out.
+pub(super) const fn is_counted(kind: SchedulerKind) -> bool {
+    !matches!(kind, SchedulerKind::Rr | SchedulerKind::Wrr | SchedulerKind::Sh | SchedulerKind::Dh | SchedulerKind::Mh)
+}
+
+/// The most picks that a plan for these servers is given room for. Does not grow when servers go.
 ///
-/// As in the kernel, the place in the list of servers is what is kept: a new server at its head is picked when the list starts over,
-/// and when the server at that place goes, its neighbour before it takes over.
-#[derive(Debug, Default)]
-struct RoundRobin {
-    /// The list when the plan was made.
-    list: Vec<u32>,
-    /// The plan in use.
-    plan: Vec<u32>,
-    /// Picked last before the plan in use; `None` is the head of the list.
-    last: Option<u32>,
+/// Plans that wear out need not be long: they are replaced as soon as one pick was taken.
+pub(super) fn room(planner: &Planner, servers: &[Server]) -> u32 {
+    let all = planner.capacity(servers);
+    if servers.is_empty() {
+        return 0;
+    }
+    if is_counted(planner.kind()) { all.min((servers.len() as u32).saturating_mul(4).max(64)) } else { all }
 }
 
-impl RoundRobin {
-    fn last_after(&self, taken: u32) -> Option<u32> {
-        if taken == 0 || self.plan.is_empty() {
-            return self.last;
+/// Flags of a service's element that its plan asks for.
+pub(super) fn flags(kind: SchedulerKind, plan: &Plan) -> u32 {
+    match plan {
+        Plan::Sequence { .. } => {
+            if is_counted(kind) {
+                COUNTED
+            } else {
+                0
+            }
         }
-        Some(self.plan[(taken - 1) as usize % self.plan.len()])
-    }
-}
-
-impl Planner for RoundRobin {
-    fn capacity(&self, servers: &[Candidate]) -> u32 {
-        servers.len() as u32
-    }
-
-    fn plan(&self, servers: &[Candidate], taken: u32) -> Vec<u32> {
-        let at = |dest: u32| servers.iter().position(|s| s.dest == dest);
-        let start = self
-            .last_after(taken)
-            .and_then(|last| {
-                let was = self.list.iter().position(|&d| d == last)?;
-                self.list[..=was].iter().rev().find_map(|&d| at(d))
-            })
-            .map_or(0, |p| p + 1);
-        servers[start..].iter().chain(&servers[..start]).filter(|s| s.weight > 0).map(|s| s.dest).collect()
-    }
-
-    fn commit(&mut self, servers: &[Candidate], taken: u32, plan: Vec<u32>) {
-        self.last = self.last_after(taken);
-        // A place that is gone is carried over to where the new plan starts from.
-        if let Some(last) = self.last
-            && !servers.iter().any(|s| s.dest == last)
-        {
-            let was = self.list.iter().position(|&d| d == last).unwrap_or(0);
-            self.last = self.list[..was].iter().rev().copied().find(|&d| servers.iter().any(|s| s.dest == d));
+        Plan::Table(t) => {
+            let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+            HASHED | flag(t.kind == Kind::Sip, HASH_SIP) | flag(t.port, HASH_PORT) | flag(t.fallback, HASH_FALLBACK)
         }
-        self.list.clear();
-        self.list.extend(servers.iter().map(|s| s.dest));
-        self.plan = plan;
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn servers(list: &[(u32, u32)]) -> Vec<Candidate> {
-        list.iter().map(|&(dest, weight)| Candidate { dest, weight }).collect()
-    }
-
-    /// Plans for each list in turn and takes so many picks; all that was picked.
-    fn run(steps: &[(&[(u32, u32)], u32)]) -> Vec<u32> {
-        let mut p = RoundRobin::default();
-        let mut taken = 0;
-        let mut picked = Vec::new();
-        for (list, n) in steps {
-            let s = servers(list);
-            let plan = p.plan(&s, taken);
-            p.commit(&s, taken, plan.clone());
-            taken = *n;
-            picked.extend((0..*n as usize).filter_map(|i| plan.get(i % plan.len().max(1))));
-        }
-        picked
-    }
-
-    const THREE: &[(u32, u32)] = &[(3, 1), (2, 1), (1, 1)];
-
-    #[test]
-    fn newest_first() {
-        assert_eq!(run(&[(&[], 0), (&[(1, 1)], 0), (&[(2, 1), (1, 1)], 0), (THREE, 7)]), [3, 2, 1, 3, 2, 1, 3]);
-    }
-
-    #[test]
-    fn a_server_added_after_four_connections() {
-        assert_eq!(run(&[(&[(2, 1), (1, 1)], 4), (THREE, 5)]), [2, 1, 2, 1, 3, 2, 1, 3, 2]);
-        assert_eq!(run(&[(&[(2, 1), (1, 1)], 3), (THREE, 5)]), [2, 1, 2, 1, 3, 2, 1, 3]);
-    }
-
-    #[test]
-    fn the_server_picked_last_is_removed() {
-        assert_eq!(run(&[(THREE, 2), (&[(3, 1), (1, 1)], 3)]), [3, 2, 1, 3, 1]);
-        assert_eq!(run(&[(THREE, 1), (&[(2, 1), (1, 1)], 3)]), [3, 2, 1, 2]);
-        assert_eq!(run(&[(THREE, 2), (&[(3, 1), (1, 1)], 0), (&[(2, 1), (3, 1), (1, 1)], 3)]), [3, 2, 1, 2, 3]);
-    }
-
-    #[test]
-    fn weight_zero_is_left_out_and_keeps_its_place() {
-        assert_eq!(run(&[(THREE, 2), (&[(3, 1), (2, 0), (1, 1)], 3), (THREE, 3)]), [3, 2, 1, 3, 1, 3, 2, 1]);
-        assert!(run(&[(&[(1, 0)], 5)]).is_empty());
-        assert!(run(&[(&[], 5)]).is_empty());
-    }
-}
+/// All such flags.
+pub(super) const FLAGS: u32 = COUNTED | HASHED | HASH_SIP | HASH_PORT | HASH_FALLBACK;

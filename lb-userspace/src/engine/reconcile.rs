@@ -7,11 +7,12 @@
 use super::dests::Claim;
 use super::diff::{Diff, State, common_ends, diff, places, remainder};
 use super::picks::Region;
-use super::plan::{Candidate, Planner, planner};
+use super::plan::{self, planner};
 use super::services::Running;
 use super::{Engine, stats};
 use crate::api::Stats;
 use crate::model::{Desired, EditError, EditErrorKind, ServerId, ServerSpec, ServiceId, ServiceState, Timeouts};
+use crate::sched::plan::Planner;
 use lb_common::config::Config;
 use lb_common::tcp;
 use lb_common::time::ticks_of_seconds;
@@ -48,7 +49,7 @@ struct Prepared {
     /// New room for plans.
     regions: Option<[Region; 2]>,
     /// New scheduler.
-    planner: Option<Box<dyn Planner>>,
+    planner: Option<Planner>,
     /// The scheduler has to be asked again.
     replan: bool,
 }
@@ -198,8 +199,10 @@ impl Engine {
                 if (old.scheduler, old.sched_flags) != (new.scheduler, new.sched_flags) {
                     p.planner = Some(planner(new));
                 }
-                let weights = |s: &ServiceState| s.servers.iter().map(|s| (s.id, s.weight)).collect::<Vec<_>>();
-                p.replan = p.planner.is_some() || weights(&running.state) != weights(&p.state);
+                let seen = |s: &ServiceState| {
+                    s.servers.iter().map(|s| (s.id, s.weight, s.upper_threshold, s.lower_threshold)).collect::<Vec<_>>()
+                };
+                p.replan = p.planner.is_some() || seen(&running.state) != seen(&p.state);
                 (found, gone, running.regions)
             }
             None => {
@@ -226,10 +229,10 @@ impl Engine {
             return Ok(());
         }
         let candidates: Vec<_> =
-            p.places.iter().zip(&p.state.servers).map(|(place, s)| Candidate { dest: place.slot(), weight: s.weight }).collect();
+            p.places.iter().zip(&p.state.servers).map(|(place, s)| plan::server(place.slot(), s, &self.dests)).collect();
         let len = match (&p.planner, self.running.get(&id)) {
-            (Some(planner), _) => planner.capacity(&candidates),
-            (None, Some(running)) => running.planner.capacity(&candidates),
+            (Some(planner), _) => plan::room(planner, &candidates),
+            (None, Some(running)) => plan::room(&running.planner, &candidates),
             (None, None) => 0,
         };
         p.regions = self.services.room(len, room).map_err(|()| {
@@ -298,11 +301,13 @@ impl Engine {
             regions: p.regions,
             gone: Stats::default(),
             estimator: stats::Estimator::default(),
+            basis: Vec::new(),
         };
-        if let Err(error) = self.services.install(&mut running) {
+        if let Err(error) = self.services.install(&mut running, &self.dests) {
             self.release(&running);
             return Err(full(format!("service {id}: the kernel does not take it: {error}")));
         }
+        self.by_slot.insert(slot, id);
         self.running.insert(id, running);
         Ok(())
     }
@@ -326,7 +331,7 @@ impl Engine {
         };
         self.services.edit(&running);
         if p.replan {
-            self.services.replan(&mut running);
+            self.services.replan(&mut running, &self.dests);
         }
         for region in old.into_iter().flatten() {
             self.services.picks.retire(region);
@@ -356,6 +361,7 @@ impl Engine {
 
     fn remove_service(&mut self, id: &ServiceId) {
         let Some(running) = self.running.remove(id) else { return };
+        self.by_slot.remove(&running.slot);
         self.services.uninstall(&running);
         self.release(&running);
     }
@@ -369,8 +375,30 @@ impl Engine {
         self.services.retire(running);
     }
 
+    /// Services whose signals came in, by their elements: each gets a plan from the counters as they are now.
+    pub fn replan(&mut self, slots: &[u32]) {
+        for slot in slots {
+            let Some(id) = self.by_slot.get(slot).copied() else { continue };
+            if let Some(running) = self.running.get_mut(&id) {
+                self.services.replan(running, &self.dests);
+            }
+        }
+    }
+
+    /// Plans again what depends on counters, and where connections ended without a packet: nobody signals that.
+    fn replan_counted(&mut self) {
+        for running in self.running.values_mut().filter(|r| plan::is_counted(r.planner.kind())) {
+            let now: Vec<(u64, u64)> = running.candidates(&self.dests).iter().map(|s| (s.active, s.inactive)).collect();
+            if running.basis != now {
+                self.services.replan(running, &self.dests);
+                running.basis = now;
+            }
+        }
+    }
+
     /// Two seconds went by: moves the rates, and frees what has rested long enough.
     pub fn estimate(&mut self) {
+        self.replan_counted();
         self.services.slots.aged();
         self.services.picks.aged();
         self.dests.aged();

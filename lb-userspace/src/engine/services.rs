@@ -3,15 +3,18 @@
 //! A service comes to life from the inside out, so that no packet ever sees half of it: servers, plan, element, filter bit, key. It
 //! goes the other way round.
 
+use super::dests::Dests;
 use super::filter::Filter;
 use super::mapped::Mapped;
 use super::maps::Table;
 use super::picks::{Picks, Region};
-use super::plan::{Candidate, Planner};
+use super::plan;
 use super::slots::Slots;
 use super::stats::Estimator;
 use crate::api::Stats;
 use crate::model::{ServiceId, ServiceSpec, ServiceState};
+use crate::sched::Server;
+use crate::sched::plan::Planner;
 use lb_common::family::{FAMILY_V4, wide_of};
 use lb_common::service::{CURSOR_PLAN, ONE_PACKET, PERSISTENT, Plan, Service, ServiceKey};
 use lb_common::time::ticks_of_seconds;
@@ -37,18 +40,20 @@ pub(super) struct Running {
     pub(super) servers: Vec<u32>,
     /// Distinguishes it from an earlier service of the same name.
     pub(super) incarnation: u64,
-    pub(super) planner: Box<dyn Planner>,
+    pub(super) planner: Planner,
     /// Room for its two plans; both of one size, large enough for all its servers, or none at all.
     pub(super) regions: Option<[Region; 2]>,
     /// What servers that left had counted since the last zeroing.
     pub(super) gone: Stats,
     pub(super) estimator: Estimator,
+    /// Active and inactive connections of its servers when they were last compared.
+    pub(super) basis: Vec<(u64, u64)>,
 }
 
 impl Running {
     /// Its servers for the scheduler.
-    pub(super) fn candidates(&self) -> Vec<Candidate> {
-        self.servers.iter().zip(&self.state.servers).map(|(&dest, s)| Candidate { dest, weight: s.weight }).collect()
+    pub(super) fn candidates(&self, dests: &Dests) -> Vec<Server> {
+        self.servers.iter().zip(&self.state.servers).map(|(&dest, s)| plan::server(dest, s, dests)).collect()
     }
 }
 
@@ -131,11 +136,11 @@ impl Services {
     ///
     /// # Errors
     /// If the kernel refuses the key; the service is then not reachable.
-    pub(super) fn install(&mut self, service: &mut Running) -> io::Result<()> {
+    pub(super) fn install(&mut self, service: &mut Running, dests: &Dests) -> io::Result<()> {
         let (flags, persist_ticks, persist_mask) = element(&service.state.spec);
         let low_water = u32::MAX;
         self.memory.write(service.slot, &Service { flags, persist_ticks, persist_mask, low_water, ..Service::default() });
-        self.replan(service);
+        self.replan(service, dests);
         let key = key_of(&service.state.spec.id);
         self.filter.add(&key);
         self.keys.insert(key, service.slot).inspect_err(|_| self.filter.remove(&key))
@@ -166,7 +171,13 @@ impl Services {
         m.u64(slot, offset_of!(Service, persist_mask)).store(mask[0], Ordering::Release);
         m.u64(slot, offset_of!(Service, persist_mask) + 8).store(mask[1], Ordering::Release);
         m.u32(slot, offset_of!(Service, persist_ticks)).store(ticks, Ordering::Release);
-        m.u32(slot, offset_of!(Service, flags)).store(flags, Ordering::Release);
+        self.set_flags(slot, !plan::FLAGS, flags);
+    }
+
+    /// Sets those flags of an element that are in `mask`. Nobody else writes them.
+    fn set_flags(&self, slot: u32, mask: u32, flags: u32) {
+        let word = self.memory.u32(slot, offset_of!(Service, flags));
+        word.store((word.load(Ordering::Relaxed) & !mask) | (flags & mask), Ordering::Release);
     }
 
     /// Asks the scheduler for a new plan and puts it in the place of the one in use.
@@ -177,26 +188,33 @@ impl Services {
     ///
     /// A packet that read the cursor before the last change but one may find its position overwritten: it gets another pick of the
     /// same service.
-    pub(super) fn replan(&mut self, service: &mut Running) {
-        let candidates = service.candidates();
+    pub(super) fn replan(&mut self, service: &mut Running, dests: &Dests) {
+        let flow = plan::flow(&service.state.spec);
+        // First, so that whatever changes from here on is signalled again.
+        self.memory.u32(service.slot, offset_of!(Service, signalled)).store(0, Ordering::SeqCst);
+        let candidates = service.candidates(dests);
         let cursor = self.memory.u64(service.slot, CURSOR);
         let mut tries = 0;
         loop {
             let seen = cursor.load(Ordering::Acquire);
             let taken = Service::taken(seen);
-            let plan = service.planner.plan(&candidates, taken);
+            let draft = service.planner.draft(&candidates, &flow, taken);
             let next = 1 - Service::plan_of(seen);
-            self.write_plan(service, next, &plan);
+            self.write_plan(service, next, draft.plan().keys());
+            let flags = plan::flags(service.planner.kind(), draft.plan());
+            self.set_flags(service.slot, plan::FLAGS, flags);
             let start = flipped(seen);
             if tries < SWAP_TRIES {
                 if cursor.compare_exchange(seen, start, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                    service.planner.commit(&candidates, taken, plan);
+                    service.planner.commit(draft);
                     return;
                 }
                 tries += 1;
             } else {
                 let last = cursor.swap(start, Ordering::AcqRel);
-                service.planner.commit(&candidates, Service::taken(last), plan);
+                // What was taken meanwhile belongs to the plan before: the place in the schedule is that, if not the plan.
+                let settled = service.planner.draft(&candidates, &flow, Service::taken(last));
+                service.planner.commit(if Service::taken(last) == taken { draft } else { settled });
                 return;
             }
         }

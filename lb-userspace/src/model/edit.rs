@@ -208,9 +208,6 @@ fn check_service(s: &ServiceSpec) -> Result<(), EditError> {
     if id.address.is_unspecified() || id.address.is_multicast() {
         return Err(EditError::new(K::BadAddress, format!("service {id}: not a unicast address")));
     }
-    if !s.scheduler.is_available() {
-        return Err(EditError::new(K::Unsupported, format!("service {id}: LVX does not run the scheduler {} yet", s.scheduler)));
-    }
     if s.one_packet && id.protocol != super::Protocol::Udp {
         return Err(EditError::new(K::Conflict, format!("service {id}: one-packet scheduling is for UDP only")));
     }

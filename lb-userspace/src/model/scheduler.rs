@@ -46,12 +46,6 @@ schedulers! {
 impl SchedulerKind {
     /// Where `-s` is not given.
     pub const DEFAULT: Self = Self::Wlc;
-
-    /// Whether LVX runs it.
-    #[must_use]
-    pub const fn is_available(self) -> bool {
-        matches!(self, Self::Rr)
-    }
 }
 
 impl fmt::Display for SchedulerKind {

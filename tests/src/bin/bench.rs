@@ -68,6 +68,7 @@ enum Case {
 
 struct Bed {
     d: Director,
+    desired: Desired,
     v6: bool,
     packets: u32,
     runs: usize,
@@ -103,8 +104,13 @@ const PROGRAMS6: [&str; 4] = ["bench_empty", "bench_wrapper6", "bench_floor6", "
 impl Bed {
     /// A director with one service on one server, and `connections` established.
     fn new(v6: bool, method: Forwarding, connections: u32, args: &Args) -> Result<Self> {
-        let sizes =
-            Sizes { connections: connections + connections / 4, services: 64, servers: 64, picks: 4096, cpus: possible_cpus()? };
+        let sizes = Sizes {
+            connections: connections + connections / 4,
+            services: 16_384,
+            servers: 64,
+            picks: 65_536,
+            cpus: possible_cpus()?,
+        };
         let programs = if v6 { PROGRAMS6 } else { PROGRAMS4 };
         let floor = [("LVX_FLOOR4", connections + 1), ("LVX_FLOOR6", connections + 1)];
         let mut d = Director::load(lb_userspace::object::BENCH, &sizes, &programs, &floor)?;
@@ -131,7 +137,7 @@ impl Bed {
             .map_err(|e| anyhow::anyhow!("{e}"))?;
         d.configure(&desired)?;
         d.reach(a.server.ip(), [2, 0, 0, 0, 1, 1], a.source);
-        Ok(Self { d, v6, packets: args.packets, runs: args.runs })
+        Ok(Self { d, desired, v6, packets: args.packets, runs: args.runs })
     }
 
     fn program(&self, n: usize) -> &'static str {
@@ -160,6 +166,25 @@ impl Bed {
             Case::Foreign => (a.client, a.foreign),
         };
         Frame::tcp(src, dst, flags).payload(b"benchmark").bytes()
+    }
+
+    /// Adds services on other addresses, each with the same server.
+    fn more_services(&mut self, n: u32) -> Result<()> {
+        let mut edits = Vec::new();
+        for i in 0..n {
+            let [_, b, c, d] = (i + 1).to_be_bytes();
+            let id = ServiceId { protocol: Protocol::Tcp, address: [198, 18 + b, c, d].into(), port: 80 };
+            let service = ServiceSpec {
+                id,
+                scheduler: SchedulerKind::Rr,
+                sched_flags: Default::default(),
+                persistence: None,
+                one_packet: false,
+            };
+            edits.push(Edit::AddService { service });
+        }
+        self.desired.apply(&edits).map_err(|e| anyhow::anyhow!("{e}"))?;
+        self.d.configure(&self.desired)
     }
 
     /// Makes `connections` established connections.
@@ -332,6 +357,52 @@ fn measure(bed: &mut Bed, list: &[(Case, Spread)], method: Forwarding, connectio
     Ok(())
 }
 
+/// Bytes of map memory for one connection, by the kernel's account of the maps that grow with the table.
+fn memory(args: &Args) -> Result<Vec<(&'static str, f64)>> {
+    use std::os::fd::{AsFd, AsRawFd};
+    let bed = Bed::new(false, Forwarding::Dr, args.connections, args)?;
+    let capacity = f64::from(args.connections + args.connections / 4);
+    let account = |name: &str| -> Result<f64> {
+        let aya::maps::Map::Array(map) = bed.d.ebpf.map(name).with_context(|| format!("no map {name}"))? else {
+            bail!("{name} is no array");
+        };
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
+        let line = info.lines().find_map(|l| l.strip_prefix("memlock:")).context("no memlock")?;
+        Ok(line.trim().parse::<f64>()?)
+    };
+    let mut rows = Vec::new();
+    for (family, index, conns) in [("IPv4", "LVX_INDEX4", "LVX_CONNS4"), ("IPv6", "LVX_INDEX6", "LVX_CONNS6")] {
+        let bytes = (account(index)? + account(conns)?) / capacity;
+        println!("{family}: {bytes:.0} bytes of map memory a connection, by any method (targets: 160 DR and TUN, 320 NAT)");
+        rows.push((family, bytes));
+    }
+    Ok(rows)
+}
+
+/// Cost of a packet with few services and with many.
+fn services(args: &Args, rows: &mut Vec<Row>) -> Result<()> {
+    for (case, flags) in [(Case::Forward(Forwarding::Dr), flag::ACK), (Case::Foreign, flag::ACK)] {
+        for count in [1u32, 100, 10_000] {
+            let mut bed = Bed::new(false, Forwarding::Dr, HOT_TABLE, args)?;
+            bed.more_services(count - 1)?;
+            bed.establish(HOT_TABLE)?;
+            let frame = bed.frame(case, flags);
+            bed.set(&frame, 0, HOT_TABLE, false, 0)?;
+            let empty = bed.measure(0, &frame, action::PASS, |_| Ok(()))?;
+            let wrapper = bed.measure(1, &frame, action::PASS, |_| Ok(()))?;
+            let expect = if case == Case::Foreign { action::PASS } else { action::TX };
+            let total = bed.measure(3, &frame, expect, |_| Ok(()))?;
+            let cost = total - (wrapper - empty);
+            let what = if case == Case::Foreign { "no service" } else { "DR" };
+            let floor = rows.last().filter(|_| count > 1).map_or(cost, |r| if r.floor > 0.0 { r.floor } else { cost });
+            let row = Row { name: format!("IPv4 {what}, hot, {count} services"), total, cost, floor, target: None };
+            print_row(&row, wrapper - empty);
+            rows.push(row);
+        }
+    }
+    Ok(())
+}
+
 fn print_row(r: &Row, wrapper: f64) {
     let ratio = r.cost / r.floor;
     let target = r.target.map_or(String::new(), |t| format!("{t:4.1}{}", if ratio <= t { "" } else { "  missed" }));
@@ -348,11 +419,23 @@ fn main() -> Result<()> {
             cases(v6, method, &args, &mut rows)?;
         }
     }
+    let mut sizes = Vec::new();
+    if args.only.is_none() {
+        println!("\nratio here: to the same with one service");
+        services(&args, &mut rows)?;
+        println!();
+        sizes = memory(&args)?;
+    }
     if let Some(path) = &args.json {
-        let all: Vec<_> = rows
+        let mut all: Vec<_> = rows
             .iter()
             .map(|r| serde_json::json!({"case": r.name, "ns": r.cost, "floor_ns": r.floor, "ratio": r.cost / r.floor, "target": r.target}))
             .collect();
+        all.extend(
+            sizes
+                .iter()
+                .map(|(family, bytes)| serde_json::json!({"case": format!("{family} map memory"), "bytes_a_connection": bytes})),
+        );
         std::fs::write(path, serde_json::to_string_pretty(&all)?).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
