@@ -104,7 +104,7 @@ fn client_port(ports: u32) -> u16 {
 
 /// Tells the daemon that a service's plan may not be the best any more; at most one such message of a service is under way.
 #[inline(always)]
-pub fn signal(index: u32, service: *mut Service) {
+fn signal(index: u32, service: *mut Service) {
     // SAFETY: a map value. Two CPUs that do this at once send one message too many.
     unsafe {
         let under_way = &raw mut (*service).signalled;

@@ -39,7 +39,7 @@ struct Args {
     /// So many more servers of weight 1.
     #[arg(long, value_name = "N", default_value_t = 0)]
     equal: usize,
-    /// A trace instead of a generated stream: lines of TIME HOLDING [CLIENT[:PORT]], in seconds; `-` is standard input.
+    /// A trace instead of a generated stream: lines of `TIME HOLDING [CLIENT[:PORT]]`, in seconds; `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "hold", "duration", "clients"])]
     trace: Option<PathBuf>,
     /// New connections a second.
