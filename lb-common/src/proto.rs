@@ -13,6 +13,9 @@ pub const IPIP: u8 = 4;
 /// IPv6 in IP.
 pub const IPV6: u8 = 41;
 
+/// Set in the protocol of a persistence template, so that no packet is ever taken for one of it.
+pub const TEMPLATE: u8 = 0x80;
+
 /// Forwarding method: masquerading (NAT).
 pub const NAT: u8 = 0;
 /// Forwarding method: gatewaying (direct routing).

@@ -54,6 +54,10 @@ impl Outcome {
 /// [`packet`]'s answer where there is no connection, or one that the packet ends: the generation of its record is in the low
 /// half then, with [`REPLACE`].
 pub const MISS: u64 = 1 << 63;
+/// [`crate::open::open`]'s answer where the service is persistent: its number is in the low half, and in the next 16 bits its port.
+pub const PERSIST: u64 = 1 << 62;
+/// A template's record plus one, in bits 32 and up of [`crate::open::stick`]'s answer.
+pub const MAX_TEMPLATE: u32 = (1 << 29) - 1;
 /// Servers that are tried when answers would be another connection's.
 const MAX_CONFLICTS: u32 = 4;
 /// See [`MISS`].
@@ -114,7 +118,11 @@ fn family<F: Ip>(ctx: &XdpContext) -> u64 {
         if picked & MISS == 0 {
             return picked;
         }
-        let made = F::make(ctx, picked as u32, known);
+        let picked = if picked & PERSIST == 0 { picked } else { F::stick(ctx, picked) };
+        if picked & MISS == 0 {
+            return picked;
+        }
+        let made = F::make(ctx, picked as u32, (picked >> 32) as u32 & MAX_TEMPLATE, known);
         if made == MISS {
             break;
         }

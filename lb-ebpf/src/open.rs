@@ -1,21 +1,21 @@
 //! A packet without a connection: is it for a virtual service, which real server is next, and the connection's making.
 
-use crate::balance::{MISS, Outcome, REPLACE, now, shape};
+use crate::balance::{MISS, Outcome, PERSIST, REPLACE, now, shape};
 use crate::icmp::{self, Problem};
 use crate::ip::{Ip, is_syn};
 use crate::memory::Maps;
 use crate::raw::{ETH, get};
 use crate::{atomics, count, maps};
 use aya_ebpf::programs::XdpContext;
-use lb_common::config::SLOPPY_TCP;
-use lb_common::conn::{self, REVERSE};
-use lb_common::dest::{USABLE, next_hop};
+use lb_common::config::{Config, EXPIRE_QUIESCENT_TEMPLATE, SLOPPY_TCP};
+use lb_common::conn::{self, REVERSE, TEMPLATE};
+use lb_common::dest::{PRESENT, USABLE, next_hop};
 use lb_common::limits::MAX_PICK_TRIES;
-use lb_common::service::{COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, Plan, Service, ServiceKey};
+use lb_common::service::{COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, PERSISTENT, Plan, Service, ServiceKey};
 use lb_common::table::{self, Created, Reclaimed, Tuple};
 use lb_common::tcp::{self, Direction};
 use lb_common::verdict::Verdict;
-use lb_common::{csum, filter, proto, sched_hash};
+use lb_common::{csum, filter, hash, proto, sched_hash};
 
 /// [`make`]'s answer where the server's answers to this client would be another connection's.
 pub const CONFLICT: u64 = Outcome::drop(Verdict::DroppedConflict).pack();
@@ -45,19 +45,20 @@ fn vport(ports: u32) -> u16 {
     u16::from_ne_bytes([a, b])
 }
 
-/// The service of a destination: the one of its port, or the one of every port.
+/// The service of a destination: the one of its port, or the one of every port. Its number, and its port as it stands in packets.
 #[inline(always)]
-fn service_of<F: Ip>(t: &Tuple<F>) -> Option<u32> {
-    let mut key = ServiceKey { addr: F::wide(t.dst), port: vport(t.ports), proto: t.proto, family: F::ID, zero: 0 };
-    let index = match maps::LVX_SERVICE_KEYS.get_ptr(key) {
-        Some(i) => i,
+fn service_of<F: Ip>(t: &Tuple<F>) -> Option<(u32, u16)> {
+    let port = vport(t.ports);
+    let mut key = ServiceKey { addr: F::wide(t.dst), port, proto: t.proto, family: F::ID, zero: 0 };
+    let (index, port) = match maps::LVX_SERVICE_KEYS.get_ptr(key) {
+        Some(i) => (i, port),
         None => {
             key.port = 0;
-            maps::LVX_SERVICE_KEYS.get_ptr(key)?
+            (maps::LVX_SERVICE_KEYS.get_ptr(key)?, 0)
         }
     };
     // SAFETY: a value of a map that does not free its values while the program runs.
-    Some(unsafe { *index })
+    Some((unsafe { *index }, port))
 }
 
 /// Picks the server of a packet that needs a connection: [`MISS`] with the server's number, or what becomes of the packet.
@@ -65,18 +66,105 @@ fn service_of<F: Ip>(t: &Tuple<F>) -> Option<u32> {
 pub fn open<F: Ip>(ctx: &XdpContext) -> u64 {
     let Ok(p) = F::parse(ctx) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
     let Some(config) = maps::LVX_CONFIG.get(0) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
-    let Some(service) = service_of(&p.tuple) else { return Outcome::pass(Verdict::PassedNoService).pack() };
+    let Some((service, port)) = service_of(&p.tuple) else { return Outcome::pass(Verdict::PassedNoService).pack() };
     if p.tuple.proto == proto::TCP && !is_syn(p.tuple.proto, p.flags) && config.flags & SLOPPY_TCP == 0 {
         return Outcome::pass(Verdict::PassedNoConnection).pack();
     }
     if F::is_martian(p.tuple.src) || p.tuple.src == p.tuple.dst {
         return Outcome::pass(Verdict::PassedMalformed).pack();
     }
+    let Some(element) = maps::LVX_SERVICES.get(service) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
+    if element.flags & PERSISTENT != 0 {
+        return MISS | PERSIST | (port as u64) << 32 | service as u64;
+    }
     let picked = lvx_pick(service, sched_hash::fold::<F>(p.tuple.src), client_port(p.tuple.ports) as u32);
     if picked & NO_PICK != 0 {
         return icmp::answer(ctx, &p, Problem::NoServer).pack();
     }
     MISS | picked
+}
+
+/// The server of a client of a persistent service: that of its template, or the next pick, for which a template is made. The answer is
+/// as [`open`]'s, with the template's record plus one from bit 32 on.
+///
+/// As in the kernel (`ip_vs_sched_persist`): a template's server need only be there, at whatever weight, unless quiesced servers'
+/// templates shall not be used; and each new connection puts the template's deadline off.
+#[inline(always)]
+pub fn stick<F: Ip>(ctx: &XdpContext, service: u64) -> u64 {
+    const INTERNAL: u64 = Outcome::drop(Verdict::DroppedInternal).pack();
+    let Ok(p) = F::parse(ctx) else { return INTERNAL };
+    let Some(config) = maps::LVX_CONFIG.get(0) else { return INTERNAL };
+    let Some(new) = F::scratch() else { return INTERNAL };
+    let Some(element) = maps::LVX_SERVICES.get(service as u32) else { return INTERNAL };
+    let now = now(config);
+    let expires = now.wrapping_add(element.persist_ticks);
+    let [a, b] = F::wide(p.tuple.src);
+    let port = (service >> 32) as u16;
+    // SAFETY: this CPU's alone while the program runs.
+    let tuple = unsafe {
+        (*new).tuple.src = F::narrow([a & element.persist_mask[0], b & element.persist_mask[1]]);
+        (*new).tuple.dst = p.tuple.dst;
+        (*new).tuple.ports = conn::ports_word(0, port);
+        (*new).tuple.proto = p.tuple.proto | proto::TEMPLATE;
+        &(*new).tuple
+    };
+    let hash = hash::flow::<F>(&config.seed, tuple.src, tuple.dst, tuple.ports, tuple.proto);
+    let sought = F::seek(hash, tuple);
+    let mut replace = None;
+    if sought != table::NO_RECORD
+        && let Some(t) = F::conn(sought as u32)
+    {
+        // SAFETY: a record; who refills it in this instant gives one connection another's server.
+        let (ctl, dest) = unsafe { (atomics::load(&raw const (*t).ctl), (*t).dest) };
+        if ctl & TEMPLATE != 0 && !table::is_dead::<F, Maps>(t, ctl, now) && may_stay(config, dest) {
+            // SAFETY: a record.
+            unsafe { (*t).expires = expires };
+            return MISS | (sought + 1) << 32 | dest as u64;
+        }
+        replace = Some(ctl);
+    }
+    let picked = lvx_pick(service as u32, sched_hash::fold::<F>(p.tuple.src), client_port(p.tuple.ports) as u32);
+    if picked & NO_PICK != 0 {
+        return icmp::answer(ctx, &p, Problem::NoServer).pack();
+    }
+    let dest = picked as u32;
+    let Some(d) = maps::LVX_DESTS.get(dest) else { return INTERNAL };
+    // SAFETY: as above.
+    unsafe {
+        (*new).real = if d.family == F::ID { F::narrow(d.real) } else { F::Addr::default() };
+        (*new).real_port = d.port;
+        (*new).l4_delta = 0;
+        (*new).ip_delta = 0;
+        (*new).method = d.method;
+        (*new).state = tcp::TEMPLATE;
+        (*new).flags = TEMPLATE;
+        (*new).dest = dest;
+        (*new).expires = expires;
+        (*new).template = 0;
+        (*new).reply = 0;
+    }
+    // SAFETY: as above.
+    match table::create::<F, Maps>(&Maps, &shape::<F>(config), now, unsafe { &*new }, replace).0 {
+        Created::Made(index) | Created::Exists(index) => {
+            let dest = match F::conn(index) {
+                // SAFETY: a record. Another CPU may have made it, for another server.
+                Some(t) => unsafe { (*t).dest },
+                None => dest,
+            };
+            MISS | (index as u64 + 1) << 32 | dest as u64
+        }
+        Created::Full => Outcome::drop(Verdict::DroppedTableFull).pack(),
+        Created::Busy => Outcome::drop(Verdict::DroppedTableBusy).pack(),
+        Created::Conflict => CONFLICT,
+    }
+}
+
+/// Whether a template's server may go on getting its client's connections.
+#[inline(always)]
+fn may_stay(config: &Config, dest: u32) -> bool {
+    let Some(d) = maps::LVX_DESTS.get(dest) else { return false };
+    let needed = if config.flags & EXPIRE_QUIESCENT_TEMPLATE != 0 { USABLE } else { PRESENT };
+    d.flags & needed == needed
 }
 
 /// The way that the frame came by: its sender, and the port of the interface; 0 if that is none of ours.
@@ -208,10 +296,10 @@ fn usable(dest: u32) -> bool {
     d.flags & USABLE == USABLE && n.overloaded == 0
 }
 
-/// Puts a packet's connection to a server into the table and counts it; `miss` is what [`crate::balance::packet`] said.
+/// Puts a packet's connection to a server into the table, under a template or none (0), and counts it; `miss` is what [`crate::balance::packet`] said.
 /// [`MISS`] means that it can be found now; anything else is what becomes of the packet.
 #[inline(always)]
-pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
+pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64 {
     const INTERNAL: u64 = Outcome::drop(Verdict::DroppedInternal).pack();
     let Ok(p) = F::parse(ctx) else { return INTERNAL };
     let Some(config) = maps::LVX_CONFIG.get(0) else { return INTERNAL };
@@ -223,19 +311,21 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
     let direction = if nat { Direction::Input } else { Direction::InputOnly };
     // A UDP flow gets its state as soon as this packet finds it; the next packet confirms it.
     let state = if p.tuple.proto == proto::TCP { tcp::next(tcp::NONE, direction, p.flags) } else { tcp::NONE };
+    // A server of every port takes packets at theirs.
+    let port = if d.port == 0 { vport(p.tuple.ports) } else { d.port };
     // SAFETY: this CPU's alone while the program runs. Field by field, so that nothing of it is on the stack.
     unsafe {
         (*new).tuple = p.tuple;
         (*new).real = real;
-        (*new).real_port = d.port;
-        (*new).l4_delta = csum::l4_delta::<F>(p.tuple.dst, vport(p.tuple.ports), real, d.port);
+        (*new).real_port = port;
+        (*new).l4_delta = csum::l4_delta::<F>(p.tuple.dst, vport(p.tuple.ports), real, port);
         (*new).ip_delta = csum::addr_delta::<F>(p.tuple.dst, real);
         (*new).method = d.method;
         (*new).state = state;
         (*new).flags = if nat { REVERSE } else { 0 };
         (*new).dest = dest;
         (*new).expires = now.wrapping_add(config.timeouts[state as usize & 15]);
-        (*new).template = 0;
+        (*new).template = template;
         (*new).reply = came_by(ctx);
     }
     let replace = if miss & REPLACE == 0 { None } else { Some(miss << 32 | conn::LIVE) };

@@ -82,8 +82,10 @@ pub trait Ip: Family {
     fn change(index: u32, packet: u32, ctl: u64) -> u32;
     /// [`crate::open::open`], out of line.
     fn open(ctx: &XdpContext) -> u64;
+    /// [`crate::open::stick`], out of line.
+    fn stick(ctx: &XdpContext, service: u64) -> u64;
     /// [`crate::open::make`], out of line.
-    fn make(ctx: &XdpContext, dest: u32, miss: u64) -> u64;
+    fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64;
     /// [`table::seek`], out of line.
     fn seek(hash: u64, t: &Tuple<Self>) -> u64;
     /// [`table::insert_entry`], out of line.

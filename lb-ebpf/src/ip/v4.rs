@@ -111,8 +111,13 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
-    fn make(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
-        lvx_make_v4(ctx.ctx, dest, miss)
+    fn stick(ctx: &XdpContext, service: u64) -> u64 {
+        lvx_stick_v4(ctx.ctx, service)
+    }
+
+    #[inline(always)]
+    fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64 {
+        lvx_make_v4(ctx.ctx, dest, template, miss)
     }
 
     #[inline(always)]
@@ -201,8 +206,15 @@ pub extern "C" fn lvx_open_v4(ctx: *mut xdp_md) -> u64 {
 /// [`open::make`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lvx_make_v4(ctx: *mut xdp_md, dest: u32, miss: u64) -> u64 {
-    open::make::<V4>(&XdpContext::new(ctx), dest, miss)
+pub extern "C" fn lvx_make_v4(ctx: *mut xdp_md, dest: u32, template: u32, miss: u64) -> u64 {
+    open::make::<V4>(&XdpContext::new(ctx), dest, template, miss)
+}
+
+/// [`open::stick`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lvx_stick_v4(ctx: *mut xdp_md, service: u64) -> u64 {
+    open::stick::<V4>(&XdpContext::new(ctx), service)
 }
 
 /// [`icmp::build`].

@@ -108,8 +108,13 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
-    fn make(ctx: &XdpContext, dest: u32, miss: u64) -> u64 {
-        lvx_make_v6(ctx.ctx, dest, miss)
+    fn stick(ctx: &XdpContext, service: u64) -> u64 {
+        lvx_stick_v6(ctx.ctx, service)
+    }
+
+    #[inline(always)]
+    fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64 {
+        lvx_make_v6(ctx.ctx, dest, template, miss)
     }
 
     #[inline(always)]
@@ -216,8 +221,15 @@ pub extern "C" fn lvx_open_v6(ctx: *mut xdp_md) -> u64 {
 /// [`open::make`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lvx_make_v6(ctx: *mut xdp_md, dest: u32, miss: u64) -> u64 {
-    open::make::<V6>(&XdpContext::new(ctx), dest, miss)
+pub extern "C" fn lvx_make_v6(ctx: *mut xdp_md, dest: u32, template: u32, miss: u64) -> u64 {
+    open::make::<V6>(&XdpContext::new(ctx), dest, template, miss)
+}
+
+/// [`open::stick`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lvx_stick_v6(ctx: *mut xdp_md, service: u64) -> u64 {
+    open::stick::<V6>(&XdpContext::new(ctx), service)
 }
 
 /// [`icmp::build`].

@@ -61,14 +61,10 @@ pub type Signals = RingBuf<MapData>;
 
 /// Refuses what the packet path has not got yet.
 fn supported(spec: &ServiceSpec) -> Result<(), EditError> {
-    let what = if spec.persistence.is_some() {
-        "persistence (-p)"
-    } else if spec.one_packet {
-        "one-packet scheduling (-o)"
-    } else {
+    if !spec.one_packet {
         return Ok(());
-    };
-    Err(EditError::new(EditErrorKind::Unsupported, format!("service {}: LVX has no {what} yet", spec.id)))
+    }
+    Err(EditError::new(EditErrorKind::Unsupported, format!("service {}: LVX has no one-packet scheduling (-o) yet", spec.id)))
 }
 
 /// Waits for messages; for ever where there is no ring buffer.

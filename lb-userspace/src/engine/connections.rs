@@ -7,10 +7,10 @@ use super::memory::TableMemory;
 use crate::api::Connection;
 use crate::model::Protocol;
 use aya::Pod;
-use lb_common::conn::{self, Conn, LIVE, TEMPLATE};
+use lb_common::conn::{self, CONFIRMED, Conn, LIVE, TEMPLATE};
 use lb_common::family::{Family, V4, V6, ip_of};
 use lb_common::proto::NAT;
-use lb_common::tcp::STATE_NAMES;
+use lb_common::tcp::{NONE, STATE_NAMES};
 use lb_common::time::{left, ms_of_ticks, reached};
 use std::mem::offset_of;
 use std::net::SocketAddr;
@@ -71,7 +71,7 @@ where
     if reached(now, c.expires) {
         return None;
     }
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|p| p.number() == c.proto)?;
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|p| p.number() == c.proto & !lb_common::proto::TEMPLATE)?;
     let server = if c.method == NAT {
         F::ip(c.real)
     } else {
@@ -81,10 +81,12 @@ where
     let port = |p: u16| u16::from_be(p);
     // A template is for all ports of its client.
     let client_port = if ctl & TEMPLATE != 0 { 0 } else { port(c.client_port()) };
+    // A template is assured once a connection under it was established.
+    let state = if ctl & TEMPLATE != 0 && ctl & CONFIRMED == 0 { NONE } else { conn::state(ctl) };
     Some(Connection {
         protocol,
         expires_ms: ms_of_ticks(left(now, c.expires)),
-        state: STATE_NAMES.get(conn::state(ctl) as usize).copied().unwrap_or("NONE").into(),
+        state: STATE_NAMES.get(state as usize).copied().unwrap_or("NONE").into(),
         client: SocketAddr::new(F::ip(c.client), client_port),
         service: SocketAddr::new(F::ip(c.vip), port(c.vport())),
         server: SocketAddr::new(server, port(c.real_port)),
