@@ -148,7 +148,7 @@ fn quiesced_and_removed_servers() -> Result<()> {
     assert_eq!(connect(&mut s, from(false, 2, 1)), 3);
     let mut quiet = s.spec(3, false);
     quiet.weight = 0;
-    s.edit(Edit::EditServer { service: s.id, server: quiet.clone() })?;
+    s.edit(Edit::EditServer { service: s.id, server: quiet })?;
     assert_eq!((2..5).map(|p| connect(&mut s, from(false, 2, p))).collect::<Vec<_>>(), [3; 3]);
     s.d.engine.set_flags(EXPIRE_QUIESCENT_TEMPLATE);
     let moved = connect(&mut s, from(false, 2, 5));
