@@ -201,6 +201,9 @@ fn forwards<F: Ip>(ctx: &XdpContext, config: &Config, p: &Packet<F>, now: Tick, 
     let Some(d) = maps::LVX_DESTS.get(dest) else { return Ok(Outcome::drop(Verdict::DroppedInternal)) };
     if d.flags & dest::PRESENT == 0 {
         if config.flags & EXPIRE_NODEST != 0 {
+            // It ends here, whether this packet makes another or not.
+            // SAFETY: a record.
+            unsafe { (*c).expires = now };
             return Err(found.ctl);
         }
         return Ok(Outcome::drop(Verdict::DroppedServerGone));
