@@ -11,6 +11,7 @@
 #[cfg(any(test, feature = "user"))]
 extern crate std;
 
+pub mod bench;
 pub mod config;
 pub mod conn;
 pub mod csum;

@@ -1,6 +1,6 @@
 //! `aya::Pod` for everything that goes through a map.
 
-use crate::{config, conn, dest, service, stats, table};
+use crate::{bench, config, conn, dest, service, stats, table};
 
 macro_rules! pod {
     ($($t:ty),* $(,)?) => {$(
@@ -10,6 +10,7 @@ macro_rules! pod {
 }
 
 pod!(
+    bench::Bench,
     config::Config,
     conn::Conn4,
     conn::Conn6,

@@ -13,29 +13,12 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::XdpContext;
+use lb_common::bench::Bench;
 use lb_common::csum;
 use lb_common::family::{FAMILY_V4, V4, V6};
 use lb_ebpf::balance;
 use lb_ebpf::ip::Ip;
 use lb_ebpf::raw::{ETH, fixed, frame_len, get, move_head, put};
-
-/// What the wrappers do; written by user space.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Bench {
-    /// Bytes of the frame.
-    len: u32,
-    /// 0: always the same client; 1: a random one of `clients`; 2: another one each time.
-    mode: u32,
-    /// How many.
-    clients: u32,
-    /// 1: the client is the destination.
-    reverse: u32,
-    /// Clients that were new.
-    count: u64,
-    /// The frame's first bytes.
-    template: [u64; 10],
-}
 
 #[map]
 static LVX_BENCH: Array<Bench> = Array::with_max_entries(1, BPF_F_MMAPABLE);

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, HashMap};
 use clap::Parser;
+use lb_common::bench::Bench;
 use lb_userspace::engine::Sizes;
 use lb_userspace::model::{Desired, Edit, Forwarding, Protocol, SchedulerKind, ServerId, ServerSpec, ServiceId, ServiceSpec};
 use lvx_tests::director::{DIRECTOR_MAC, Director, INGRESS, action, possible_cpus};
@@ -29,21 +30,6 @@ struct Args {
     #[arg(long)]
     only: Option<String>,
 }
-
-/// As in the benchmark's object.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Bench {
-    len: u32,
-    mode: u32,
-    clients: u32,
-    reverse: u32,
-    count: u64,
-    template: [u64; 10],
-}
-
-// SAFETY: plain integers without padding.
-unsafe impl aya::Pod for Bench {}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spread {
