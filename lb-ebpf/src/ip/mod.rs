@@ -1,17 +1,17 @@
 //! Parsing and rewriting of the two IP versions: what differs between them, behind one trait.
 
+mod cold;
 mod v4;
 mod v6;
 
-use crate::memory::Maps;
+pub use cold::Cold;
+
 use crate::raw::{ETH, fixed, frame_len, get, put};
-use crate::{balance, maps};
 use aya_ebpf::programs::XdpContext;
 use lb_common::conn::Conn;
 use lb_common::family::Family;
 use lb_common::proto::{TCP, UDP};
-use lb_common::table::{self, Bucket, New, Shape, Tuple};
-use lb_common::time::Tick;
+use lb_common::table::{Bucket, New, Tuple};
 use lb_common::verdict::Verdict;
 use lb_common::{csum, tcp};
 
@@ -37,7 +37,7 @@ pub struct Packet<F: Ip> {
 }
 
 /// A family as the packet path needs it.
-pub trait Ip: Family {
+pub trait Ip: Family + Cold {
     /// Bytes of a header without options.
     const HEADER: usize;
     /// Position of the source address in the header.
@@ -75,31 +75,6 @@ pub trait Ip: Family {
 
     /// Whether no answer can ever go to this source: the kernel would drop such a packet as martian.
     fn is_martian(src: Self::Addr) -> bool;
-
-    /// [`crate::balance::packet`], out of line.
-    fn packet(ctx: &XdpContext) -> u64;
-    /// [`crate::balance::change`], out of line.
-    fn change(index: u32, packet: u32, ctl: u64) -> u32;
-    /// [`crate::open::open`], out of line.
-    fn open(ctx: &XdpContext) -> u64;
-    /// [`crate::open::stick`], out of line.
-    fn stick(ctx: &XdpContext, service: u64) -> u64;
-    /// [`crate::open::make`], out of line.
-    fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64;
-    /// [`table::seek`], out of line.
-    fn seek(hash: u64, t: &Tuple<Self>) -> u64;
-    /// [`table::insert_entry`], out of line.
-    fn insert(hash: u64, low: u64) -> bool;
-    /// [`table::remove_entry`], out of line.
-    fn remove(hash: u64, low: u64);
-    /// [`table::scan`], out of line.
-    fn scan(start: u32, now: Tick) -> u64;
-    /// [`table::allocate`], out of line.
-    fn allocate(now: Tick) -> u64;
-    /// [`crate::icmp::build`], out of line.
-    fn answer(ctx: &XdpContext, len: u32, message: u64) -> u32;
-    /// [`crate::reply::look_up`], out of line.
-    fn look_up(ctx: &XdpContext, index: u32) -> u64;
 
     /// TOS or traffic class.
     ///
@@ -161,47 +136,4 @@ fn holds(ctx: &XdpContext, ip: usize, end: usize, len: u32) -> bool {
 #[must_use]
 pub const fn is_syn(proto: u8, flags: u8) -> bool {
     proto == TCP && flags & (tcp::FLAG_SYN | tcp::FLAG_RST) == tcp::FLAG_SYN
-}
-
-/// The shape of a family's table; an empty one if there is no configuration.
-#[inline(always)]
-fn shape<F: Ip>() -> Shape {
-    match maps::LVX_CONFIG.get(0) {
-        Some(config) => balance::shape::<F>(config),
-        None => Shape { seed: [0; 2], mask: 0, records: 0 },
-    }
-}
-
-/// [`table::seek`].
-#[inline(always)]
-fn seek<F: Ip>(hash: u64, t: *const Tuple<F>) -> u64 {
-    // SAFETY: a tuple on the caller's stack or in a map, or null.
-    match unsafe { t.as_ref() } {
-        Some(t) => table::seek::<F, Maps>(&Maps, &shape::<F>(), hash, t),
-        None => table::NO_RECORD,
-    }
-}
-
-/// [`table::insert_entry`].
-#[inline(always)]
-fn insert<F: Ip>(hash: u64, low: u64) -> bool {
-    table::insert_entry::<F, Maps>(&Maps, &shape::<F>(), hash, low)
-}
-
-/// [`table::remove_entry`].
-#[inline(always)]
-fn remove<F: Ip>(hash: u64, low: u64) {
-    table::remove_entry::<F, Maps>(&Maps, &shape::<F>(), hash, low);
-}
-
-/// [`table::scan`].
-#[inline(always)]
-fn scan<F: Ip>(start: u32, now: Tick) -> u64 {
-    table::scan::<F, Maps>(&Maps, &shape::<F>(), start, now)
-}
-
-/// [`table::allocate`].
-#[inline(always)]
-fn allocate<F: Ip>(now: Tick) -> u64 {
-    table::allocate::<F, Maps>(&Maps, &shape::<F>(), now)
 }

@@ -96,66 +96,6 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
-    fn packet(ctx: &XdpContext) -> u64 {
-        lvx_packet_v4(ctx.ctx)
-    }
-
-    #[inline(always)]
-    fn change(index: u32, packet: u32, ctl: u64) -> u32 {
-        lvx_change_v4(index, packet, ctl)
-    }
-
-    #[inline(always)]
-    fn open(ctx: &XdpContext) -> u64 {
-        lvx_open_v4(ctx.ctx)
-    }
-
-    #[inline(always)]
-    fn stick(ctx: &XdpContext, service: u64) -> u64 {
-        lvx_stick_v4(ctx.ctx, service)
-    }
-
-    #[inline(always)]
-    fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64 {
-        lvx_make_v4(ctx.ctx, dest, template, miss)
-    }
-
-    #[inline(always)]
-    fn seek(hash: u64, t: &Tuple<V4>) -> u64 {
-        lvx_seek_v4(hash, t)
-    }
-
-    #[inline(always)]
-    fn insert(hash: u64, low: u64) -> bool {
-        lvx_insert_v4(hash, low) != 0
-    }
-
-    #[inline(always)]
-    fn remove(hash: u64, low: u64) {
-        lvx_remove_v4(hash, low);
-    }
-
-    #[inline(always)]
-    fn scan(start: u32, now: Tick) -> u64 {
-        lvx_scan_v4(start, now)
-    }
-
-    #[inline(always)]
-    fn allocate(now: Tick) -> u64 {
-        lvx_allocate_v4(now)
-    }
-
-    #[inline(always)]
-    fn answer(ctx: &XdpContext, len: u32, message: u64) -> u32 {
-        lvx_answer_v4(ctx.ctx, len, message)
-    }
-
-    #[inline(always)]
-    fn look_up(ctx: &XdpContext, index: u32) -> u64 {
-        lvx_look_up_v4(ctx.ctx, index)
-    }
-
-    #[inline(always)]
     unsafe fn tos(ip: usize) -> u8 {
         // SAFETY: the caller's.
         unsafe { get(ip + 1) }
@@ -182,87 +122,9 @@ pub extern "C" fn lvx_options_v4(ctx: *mut xdp_md, header: u32) -> u32 {
     (csum::fold(sum) == 0xffff) as u32
 }
 
-/// [`balance::packet`]. Global: verified once, by itself, and so are the others below.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_packet_v4(ctx: *mut xdp_md) -> u64 {
-    balance::packet::<V4>(&XdpContext::new(ctx))
-}
-
-/// [`balance::change`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_change_v4(index: u32, packet: u32, ctl: u64) -> u32 {
-    balance::change::<V4>(index, packet, ctl)
-}
-
-/// [`open::open`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_open_v4(ctx: *mut xdp_md) -> u64 {
-    open::open::<V4>(&XdpContext::new(ctx))
-}
-
-/// [`open::make`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_make_v4(ctx: *mut xdp_md, dest: u32, template: u32, miss: u64) -> u64 {
-    open::make::<V4>(&XdpContext::new(ctx), dest, template, miss)
-}
-
-/// [`open::stick`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_stick_v4(ctx: *mut xdp_md, service: u64) -> u64 {
-    open::stick::<V4>(&XdpContext::new(ctx), service)
-}
-
-/// [`icmp::build`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_answer_v4(ctx: *mut xdp_md, len: u32, message: u64) -> u32 {
-    icmp::build::<V4>(&XdpContext::new(ctx), len, message)
-}
-
-/// [`reply::look_up`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_look_up_v4(ctx: *mut xdp_md, index: u32) -> u64 {
-    reply::look_up::<V4>(&XdpContext::new(ctx), index)
-}
-
-/// [`lb_common::table::insert_entry`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_insert_v4(hash: u64, low: u64) -> u32 {
-    super::insert::<V4>(hash, low) as u32
-}
-
-/// [`lb_common::table::remove_entry`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_remove_v4(hash: u64, low: u64) -> u32 {
-    super::remove::<V4>(hash, low);
-    0
-}
-
-/// [`lb_common::table::allocate`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_allocate_v4(now: Tick) -> u64 {
-    super::allocate::<V4>(now)
-}
-
-/// [`lb_common::table::scan`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_scan_v4(start: u32, now: Tick) -> u64 {
-    super::scan::<V4>(start, now)
-}
-
-/// [`lb_common::table::seek`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_seek_v4(hash: u64, t: *const Tuple<V4>) -> u64 {
-    super::seek::<V4>(hash, t)
+super::cold::out_of_line! {
+    V4:
+    lvx_packet_v4 lvx_change_v4 lvx_open_v4 lvx_stick_v4
+    lvx_make_v4 lvx_seek_v4 lvx_insert_v4 lvx_remove_v4
+    lvx_scan_v4 lvx_allocate_v4 lvx_answer_v4 lvx_look_up_v4
 }

@@ -93,66 +93,6 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
-    fn packet(ctx: &XdpContext) -> u64 {
-        lvx_packet_v6(ctx.ctx)
-    }
-
-    #[inline(always)]
-    fn change(index: u32, packet: u32, ctl: u64) -> u32 {
-        lvx_change_v6(index, packet, ctl)
-    }
-
-    #[inline(always)]
-    fn open(ctx: &XdpContext) -> u64 {
-        lvx_open_v6(ctx.ctx)
-    }
-
-    #[inline(always)]
-    fn stick(ctx: &XdpContext, service: u64) -> u64 {
-        lvx_stick_v6(ctx.ctx, service)
-    }
-
-    #[inline(always)]
-    fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64 {
-        lvx_make_v6(ctx.ctx, dest, template, miss)
-    }
-
-    #[inline(always)]
-    fn seek(hash: u64, t: &Tuple<V6>) -> u64 {
-        lvx_seek_v6(hash, t)
-    }
-
-    #[inline(always)]
-    fn insert(hash: u64, low: u64) -> bool {
-        lvx_insert_v6(hash, low) != 0
-    }
-
-    #[inline(always)]
-    fn remove(hash: u64, low: u64) {
-        lvx_remove_v6(hash, low);
-    }
-
-    #[inline(always)]
-    fn scan(start: u32, now: Tick) -> u64 {
-        lvx_scan_v6(start, now)
-    }
-
-    #[inline(always)]
-    fn allocate(now: Tick) -> u64 {
-        lvx_allocate_v6(now)
-    }
-
-    #[inline(always)]
-    fn answer(ctx: &XdpContext, len: u32, message: u64) -> u32 {
-        lvx_answer_v6(ctx.ctx, len, message)
-    }
-
-    #[inline(always)]
-    fn look_up(ctx: &XdpContext, index: u32) -> u64 {
-        lvx_look_up_v6(ctx.ctx, index)
-    }
-
-    #[inline(always)]
     unsafe fn tos(ip: usize) -> u8 {
         // SAFETY: the caller's.
         let [a, b]: [u8; 2] = unsafe { get(ip) };
@@ -197,87 +137,9 @@ pub extern "C" fn lvx_extensions(ctx: *mut xdp_md, first: u32) -> u64 {
     }
 }
 
-/// [`balance::packet`]. Global: verified once, by itself, and so are the others below.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_packet_v6(ctx: *mut xdp_md) -> u64 {
-    balance::packet::<V6>(&XdpContext::new(ctx))
-}
-
-/// [`balance::change`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_change_v6(index: u32, packet: u32, ctl: u64) -> u32 {
-    balance::change::<V6>(index, packet, ctl)
-}
-
-/// [`open::open`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_open_v6(ctx: *mut xdp_md) -> u64 {
-    open::open::<V6>(&XdpContext::new(ctx))
-}
-
-/// [`open::make`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_make_v6(ctx: *mut xdp_md, dest: u32, template: u32, miss: u64) -> u64 {
-    open::make::<V6>(&XdpContext::new(ctx), dest, template, miss)
-}
-
-/// [`open::stick`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_stick_v6(ctx: *mut xdp_md, service: u64) -> u64 {
-    open::stick::<V6>(&XdpContext::new(ctx), service)
-}
-
-/// [`icmp::build`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_answer_v6(ctx: *mut xdp_md, len: u32, message: u64) -> u32 {
-    icmp::build::<V6>(&XdpContext::new(ctx), len, message)
-}
-
-/// [`reply::look_up`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_look_up_v6(ctx: *mut xdp_md, index: u32) -> u64 {
-    reply::look_up::<V6>(&XdpContext::new(ctx), index)
-}
-
-/// [`lb_common::table::insert_entry`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_insert_v6(hash: u64, low: u64) -> u32 {
-    super::insert::<V6>(hash, low) as u32
-}
-
-/// [`lb_common::table::remove_entry`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_remove_v6(hash: u64, low: u64) -> u32 {
-    super::remove::<V6>(hash, low);
-    0
-}
-
-/// [`lb_common::table::allocate`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_allocate_v6(now: Tick) -> u64 {
-    super::allocate::<V6>(now)
-}
-
-/// [`lb_common::table::scan`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_scan_v6(start: u32, now: Tick) -> u64 {
-    super::scan::<V6>(start, now)
-}
-
-/// [`lb_common::table::seek`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lvx_seek_v6(hash: u64, t: *const Tuple<V6>) -> u64 {
-    super::seek::<V6>(hash, t)
+super::cold::out_of_line! {
+    V6:
+    lvx_packet_v6 lvx_change_v6 lvx_open_v6 lvx_stick_v6
+    lvx_make_v6 lvx_seek_v6 lvx_insert_v6 lvx_remove_v6
+    lvx_scan_v6 lvx_allocate_v6 lvx_answer_v6 lvx_look_up_v6
 }
