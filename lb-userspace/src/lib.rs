@@ -2,7 +2,6 @@
 
 pub mod api;
 pub mod cli;
-pub mod cli_simulate;
 pub mod client;
 pub mod daemon;
 pub mod engine;

@@ -267,6 +267,28 @@ pub static OPTIONS: &[Opt<Tag>] = &[
     o("socket", '\0', Argument, Tag::Socket),
 ];
 
+/// The tree of verbs with ipvsadm's options: for documents alone, as [`super::popt`] reads them.
+#[must_use]
+pub(super) fn documented(mut tree: clap::Command) -> clap::Command {
+    for o in OPTIONS {
+        // The second name of `-L`, and what clap has by itself.
+        if matches!(o.tag, Tag::Help | Tag::Version) || tree.get_arguments().any(|a| a.get_id() == o.long) {
+            continue;
+        }
+        let arg = clap::Arg::new(o.long).long(o.long);
+        let arg = match o.takes {
+            Nothing => arg.action(clap::ArgAction::SetTrue),
+            Argument => arg.num_args(1),
+            Maybe => arg.num_args(0..=1),
+        };
+        tree = tree.arg(match o.short {
+            Some(c) => arg.short(c),
+            None => arg,
+        });
+    }
+    tree
+}
+
 /// How an option goes with a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fit {

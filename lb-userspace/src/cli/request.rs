@@ -27,6 +27,16 @@ impl Failure {
     pub fn new(status: u8, text: impl Into<String>) -> Self {
         Self { status, text: text.into() }
     }
+
+    /// Output that cannot be written. Where nobody reads on, as behind `| head`, that is no reason to complain, and the status is
+    /// that of a program which the closed pipe ended.
+    #[must_use]
+    pub fn output(e: &std::io::Error) -> Self {
+        if e.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::new(128 + 13, "");
+        }
+        Self::new(1, format!("writing: {e}"))
+    }
 }
 
 /// How lists are printed.

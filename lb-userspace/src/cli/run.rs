@@ -77,13 +77,7 @@ fn services(c: &Context<'_>) -> Result<Services, Failure> {
 }
 
 fn out(c: &mut Context<'_>, text: &str) -> Result<(), Failure> {
-    c.output.write_all(text.as_bytes()).and_then(|()| c.output.flush()).map_err(|e| output(&e))
-}
-
-/// Nobody reads on, as behind `| head`: no reason to complain.
-fn output(e: &std::io::Error) -> Failure {
-    let text = if e.kind() == std::io::ErrorKind::BrokenPipe { String::new() } else { format!("writing: {e}") };
-    Failure::new(1, text)
+    c.output.write_all(text.as_bytes()).and_then(|()| c.output.flush()).map_err(|e| Failure::output(&e))
 }
 
 fn json<T: serde::Serialize>(c: &mut Context<'_>, value: &T) -> Result<(), Failure> {
@@ -109,7 +103,7 @@ fn connections(c: &mut Context<'_>, format: &Format) -> Result<(), Failure> {
         match output_.write_all(line.as_bytes()) {
             Ok(()) => true,
             Err(e) => {
-                failed = Some(output(&e));
+                failed = Some(Failure::output(&e));
                 false
             }
         }
@@ -117,7 +111,7 @@ fn connections(c: &mut Context<'_>, format: &Format) -> Result<(), Failure> {
     result.map_err(|e| failure(c.name, &e, 255))?;
     match failed {
         Some(f) => Err(f),
-        None => c.output.flush().map_err(|e| output(&e)),
+        None => c.output.flush().map_err(|e| Failure::output(&e)),
     }
 }
 

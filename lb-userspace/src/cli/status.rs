@@ -1,52 +1,32 @@
 //! `lvxadm status`: how the director is.
 
 use super::request::Failure;
-use crate::api::Status;
-use clap::Parser;
+use super::verb::{Daemon, Io};
+use crate::api;
 use std::fmt::Write as _;
-use std::io::Write;
-use std::path::PathBuf;
 
 /// Shows interfaces, connection tables, and what became of packets.
-#[derive(Parser)]
-#[command(name = "lvxadm status")]
-struct Args {
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
     /// As JSON.
     #[arg(long)]
     json: bool,
     /// Also verdicts that no packet had.
     #[arg(long)]
     all: bool,
-    /// Control socket of lvxd.
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    daemon: Daemon,
 }
 
-/// Words into arguments; clap's own message otherwise.
-pub(super) fn arguments<T: Parser>(words: &[String]) -> Result<T, Failure> {
-    T::try_parse_from(words).map_err(|e| {
-        if e.use_stderr() {
-            return Failure::new(2, e.render().to_string().trim_end());
-        }
-        // Help was asked for.
-        print!("{}", e.render());
-        Failure::new(0, "")
-    })
+impl Status {
+    /// Asks the daemon, and prints.
+    pub(super) fn run(self, io: &mut Io<'_>) -> Result<(), Failure> {
+        let status: api::Status = self.daemon.client()?.get("/v1/status").map_err(|e| Failure::new(2, e.to_string()))?;
+        if self.json { io.json(&status) } else { io.say(&show(&status, self.all)) }
+    }
 }
 
-pub(super) fn main(words: &[String], output: &mut dyn Write) -> Result<(), Failure> {
-    let args: Args = arguments(words)?;
-    let client = super::client(args.socket)?;
-    let status: Status = client.get("/v1/status").map_err(|e| Failure::new(2, e.to_string()))?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&status).map_err(|e| Failure::new(1, e.to_string()))? + "\n"
-    } else {
-        show(&status, args.all)
-    };
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|e| Failure::new(1, format!("writing: {e}")))
-}
-
-fn show(s: &Status, all: bool) -> String {
+fn show(s: &api::Status, all: bool) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "lvxd {}, process {}", s.version, s.pid);
     let _ = writeln!(out, "\nInterface        Mode");

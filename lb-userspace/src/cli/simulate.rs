@@ -1,16 +1,15 @@
 //! `lvxadm simulate`: what a scheduler would do with a pool and a stream of connections. Needs no daemon and no privilege.
 
+use super::request::Failure;
+use super::verb::Io;
 use crate::model::{SchedFlags, SchedulerKind};
 use crate::sched::simulate::{Generated, Holding, MAX_ARRIVALS, Outcome, parse_trace, run as simulate};
 use crate::sched::{Scheduler, Server, TableSize, Twos, build_sized};
-use clap::Parser;
 use serde::Serialize;
-use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::str::FromStr;
 
 /// Most servers of a simulated pool.
@@ -21,9 +20,8 @@ const MAX_DURATION_S: f64 = 366.0 * 86_400.0;
 /// Shows what a scheduler does with a pool and a stream of connections: shares, peaks, and how evenly load is spread.
 ///
 /// Servers count as added in the order given. Example: lvxadm simulate -s wlc --server 3 --server 2 --server 1:100 --rate 500 --hold exp:2
-#[derive(Parser, Debug)]
-#[command(name = "lvxadm simulate")]
-struct Args {
+#[derive(clap::Args, Debug)]
+pub(super) struct Simulate {
     /// The scheduler, as for -A.
     #[arg(short, long, value_name = "NAME", default_value = "wlc", value_parser = kind)]
     scheduler: SchedulerKind,
@@ -130,39 +128,20 @@ enum Error {
     Trace { path: String, source: crate::sched::simulate::TraceError },
 }
 
-/// Runs the verb; `args` begin with its name. Prints to standard output.
-#[must_use]
-pub fn run(args: Vec<OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(e) => {
-            // Nowhere is left to complain to if this fails.
-            let _ = e.print();
-            return if e.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
-    };
-    match report(&args) {
-        Ok(text) => match std::io::stdout().lock().write_all(text.as_bytes()) {
-            // A reader that has seen enough, such as `head`, is none of our trouble.
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                eprintln!("writing: {e}");
-                ExitCode::FAILURE
-            }
-            _ => ExitCode::SUCCESS,
-        },
-        Err(e) => {
-            eprintln!("lvxadm simulate: {e}");
-            ExitCode::from(2)
-        }
+impl Simulate {
+    /// Simulates, and prints what came of it.
+    pub(super) fn run(self, io: &mut Io<'_>) -> Result<(), Failure> {
+        let text = report(&self, io.input).map_err(|e| Failure::new(2, format!("lvxadm simulate: {e}")))?;
+        io.say(&text)
     }
 }
 
-fn report(args: &Args) -> Result<String, Error> {
-    let outcome = outcome(args)?;
+fn report(args: &Simulate, input: &mut dyn BufRead) -> Result<String, Error> {
+    let outcome = outcome(args, input)?;
     Ok(if args.json { json(args.scheduler, &outcome) } else { text(args.scheduler, &outcome) })
 }
 
-fn outcome(args: &Args) -> Result<Outcome, Error> {
+fn outcome(args: &Simulate, input: &mut dyn BufRead) -> Result<Outcome, Error> {
     let servers = pool(args)?;
     let flags = flags(args.scheduler, &args.sched_flags)?;
     let mut scheduler: Box<dyn Scheduler> = match args.scheduler {
@@ -171,7 +150,7 @@ fn outcome(args: &Args) -> Result<Outcome, Error> {
     };
     let vip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     Ok(match &args.trace {
-        Some(path) => simulate(&mut *scheduler, &servers, read_trace(path)?, vip, args.linger),
+        Some(path) => simulate(&mut *scheduler, &servers, read_trace(path, input)?, vip, args.linger),
         None => {
             if args.rate * args.duration > MAX_ARRIVALS as f64 {
                 return Err(Error::ManyArrivals { rate: args.rate, duration: args.duration });
@@ -184,7 +163,7 @@ fn outcome(args: &Args) -> Result<Outcome, Error> {
 }
 
 /// Newest first; keys count from 1 in the order given.
-fn pool(args: &Args) -> Result<Vec<Server>, Error> {
+fn pool(args: &Simulate) -> Result<Vec<Server>, Error> {
     let one = Limits { weight: 1, upper: 0, lower: 0 };
     if args.servers.len().saturating_add(args.equal) > MAX_SERVERS {
         return Err(Error::ManyServers);
@@ -216,11 +195,11 @@ fn flags(kind: SchedulerKind, text: &str) -> Result<SchedFlags, Error> {
     Ok(SchedFlags(flags))
 }
 
-fn read_trace(path: &Path) -> Result<Vec<crate::sched::simulate::Arrival>, Error> {
+fn read_trace(path: &Path, input: &mut dyn BufRead) -> Result<Vec<crate::sched::simulate::Arrival>, Error> {
     let name = || if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let text = if path == Path::new("-") {
         let mut text = String::new();
-        std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+        input.read_to_string(&mut text).map(|_| text)
     } else {
         std::fs::read_to_string(path)
     };
@@ -340,10 +319,16 @@ fn json(kind: SchedulerKind, o: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
     fn output(words: &str) -> Result<String, String> {
-        let args = Args::try_parse_from(["simulate"].into_iter().chain(words.split_whitespace())).map_err(|e| e.to_string())?;
-        report(&args).map_err(|e| e.to_string())
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Simulate,
+        }
+        let line = Line::try_parse_from(["simulate"].into_iter().chain(words.split_whitespace())).map_err(|e| e.to_string())?;
+        report(&line.args, &mut &b""[..]).map_err(|e| e.to_string())
     }
 
     #[test]
