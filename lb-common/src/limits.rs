@@ -1,7 +1,7 @@
 //! Limits, capacities and the names of the maps, in one place.
 
 /// Version of every layout and algorithm that pinned maps depend on. A daemon refuses maps that carry another one.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Connections of one family that the table holds by default.
 pub const DEFAULT_CONNECTIONS: u32 = 1_000_000;

@@ -1,5 +1,6 @@
 //! Counters that only one CPU writes: plain additions there, sums in user space.
 
+use crate::table::Reclaimed;
 use crate::verdict::VERDICTS;
 
 /// Counters of one dest on one CPU. Bytes are IP packets' total lengths, as IPVS counts them.
@@ -32,14 +33,33 @@ pub struct Cpu {
     pub icmp_left: u64,
     /// The second.
     pub icmp_second: u64,
-    /// Connections that gave way: expired ones found by the packet path.
-    pub reclaimed_expired: u64,
-    /// Connections that gave way: embryonic ones.
-    pub evicted_embryonic: u64,
-    /// Connections that gave way: those that one side or both were done with.
-    pub evicted_closing: u64,
-    /// Zero.
-    pub reserved: [u64; 3],
+    /// Connections and templates that gave way, by [`crate::config::Config::slot`] of their family.
+    pub gave_way: [GaveWay; 2],
+}
+
+/// Connections and templates that gave way to new ones, by why they could.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GaveWay {
+    /// Past their time, found by the packet path before the sweeper came by.
+    pub expired: u64,
+    /// Embryonic.
+    pub embryonic: u64,
+    /// One side or both were done with them.
+    pub closing: u64,
+}
+
+impl GaveWay {
+    /// The counter of a reclaimed record; `None` if nobody had it.
+    #[inline(always)]
+    pub const fn of(&mut self, reclaimed: Reclaimed) -> Option<&mut u64> {
+        match reclaimed {
+            Reclaimed::Nothing => None,
+            Reclaimed::Expired => Some(&mut self.expired),
+            Reclaimed::Embryonic => Some(&mut self.embryonic),
+            Reclaimed::Closing => Some(&mut self.closing),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Cpu>() == 576);
@@ -47,14 +67,6 @@ const _: () = assert!(VERDICTS <= 64);
 
 impl Default for Cpu {
     fn default() -> Self {
-        Self {
-            verdicts: [0; 64],
-            icmp_left: 0,
-            icmp_second: 0,
-            reclaimed_expired: 0,
-            evicted_embryonic: 0,
-            evicted_closing: 0,
-            reserved: [0; 3],
-        }
+        Self { verdicts: [0; 64], icmp_left: 0, icmp_second: 0, gave_way: [GaveWay { expired: 0, embryonic: 0, closing: 0 }; 2] }
     }
 }

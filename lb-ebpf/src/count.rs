@@ -2,7 +2,9 @@
 
 use crate::maps;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use lb_common::config::Config;
 use lb_common::stats::{Cpu, DestStats};
+use lb_common::table::Reclaimed;
 
 /// This CPU's number.
 #[inline(always)]
@@ -23,6 +25,21 @@ pub fn verdict(v: u8) {
     if let Some(c) = of_cpu() {
         // SAFETY: a map value; the number of a verdict is below 64.
         unsafe { (*c).verdicts[v as usize & 63] += 1 }
+    }
+}
+
+/// Counts what gave way to a new connection or template of a family.
+#[inline(always)]
+pub fn reclaimed(family: u8, reclaimed: Reclaimed) {
+    if reclaimed == Reclaimed::Nothing {
+        return;
+    }
+    if let Some(c) = of_cpu() {
+        // SAFETY: this CPU's map value.
+        let counts = unsafe { &mut (*c).gave_way[Config::slot(family)] };
+        if let Some(n) = counts.of(reclaimed) {
+            *n += 1;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use lb_common::conn::{self, REVERSE, TEMPLATE};
 use lb_common::dest::{PRESENT, USABLE, next_hop};
 use lb_common::limits::MAX_PICK_TRIES;
 use lb_common::service::{COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, PERSISTENT, Plan, Service, ServiceKey};
-use lb_common::table::{self, Created, Reclaimed, Tuple};
+use lb_common::table::{self, Created, Tuple};
 use lb_common::tcp::{self, Direction};
 use lb_common::verdict::Verdict;
 use lb_common::{csum, filter, hash, proto, sched_hash};
@@ -144,7 +144,8 @@ pub fn stick<F: Ip>(ctx: &XdpContext, service: u64) -> u64 {
         (*new).reply = 0;
     }
     // SAFETY: as above.
-    match table::create::<F, Maps>(&Maps, &shape::<F>(config), now, unsafe { &*new }, replace).0 {
+    let (created, reclaimed) = table::create::<F, Maps>(&Maps, &shape::<F>(config), now, unsafe { &*new }, replace);
+    let outcome = match created {
         Created::Made(index) | Created::Exists(index) => {
             let dest = match F::conn(index) {
                 // SAFETY: a record. Another CPU may have made it, for another server.
@@ -156,7 +157,10 @@ pub fn stick<F: Ip>(ctx: &XdpContext, service: u64) -> u64 {
         Created::Full => Outcome::drop(Verdict::DroppedTableFull).pack(),
         Created::Busy => Outcome::drop(Verdict::DroppedTableBusy).pack(),
         Created::Conflict => CONFLICT,
-    }
+    };
+    // Only now: before, the verifier sees fields of `created` kept that it does not have.
+    count::reclaimed(F::ID, reclaimed);
+    outcome
 }
 
 /// Whether a template's server may go on getting its client's connections.
@@ -331,19 +335,7 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64
     let replace = if miss & REPLACE == 0 { None } else { Some(miss << 32 | conn::LIVE) };
     // SAFETY: as above.
     let (created, reclaimed) = table::create::<F, Maps>(&Maps, &shape::<F>(config), now, unsafe { &*new }, replace);
-    if reclaimed != Reclaimed::Nothing
-        && let Some(c) = count::of_cpu()
-    {
-        // SAFETY: this CPU's map value.
-        unsafe {
-            match reclaimed {
-                Reclaimed::Expired => (*c).reclaimed_expired += 1,
-                Reclaimed::Closing => (*c).evicted_closing += 1,
-                _ => (*c).evicted_embryonic += 1,
-            }
-        }
-    }
-    match created {
+    let outcome = match created {
         Created::Made(_) => {
             if let Some(s) = count::of_dest(dest, config.servers) {
                 // SAFETY: this CPU's map value.
@@ -355,5 +347,8 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64
         Created::Full => Outcome::drop(Verdict::DroppedTableFull).pack(),
         Created::Busy => Outcome::drop(Verdict::DroppedTableBusy).pack(),
         Created::Conflict => CONFLICT,
-    }
+    };
+    // Only now: before, the verifier sees fields of `created` kept that it does not have.
+    count::reclaimed(F::ID, reclaimed);
+    outcome
 }

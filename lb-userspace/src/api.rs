@@ -123,8 +123,10 @@ pub struct Status {
     pub pid: u32,
     /// Interfaces.
     pub interfaces: Vec<InterfaceView>,
-    /// Connection tables.
+    /// Connection tables, IPv4 first.
     pub tables: Vec<TableView>,
+    /// The sweeper, which goes through both tables.
+    pub sweeper: SweeperView,
     /// Packets by verdict, in the order of [`lb_common::verdict::NAMES`].
     pub verdicts: Vec<VerdictView>,
 }
@@ -147,8 +149,41 @@ pub struct TableView {
     pub family: String,
     /// Connections that it holds at most.
     pub size: u32,
-    /// Connections in it.
+    /// Connections and templates in it, those past their time that nobody took down yet included.
     pub used: u64,
+    /// Of these: active connections.
+    pub active: u64,
+    /// Of these: inactive connections.
+    pub inactive: u64,
+    /// Of these: persistence templates.
+    pub templates: u64,
+    /// Connections past their time that a new one took the place of before the sweeper came by, since the maps were made.
+    pub reclaimed_expired: u64,
+    /// Connections without a finished handshake (and single UDP packets' and their templates) that gave way to new ones.
+    pub evicted_embryonic: u64,
+    /// Connections that one side or both were done with, which gave way to new ones.
+    pub evicted_closing: u64,
+    /// Connections and templates past their time that the sweeper took down since the daemon's start.
+    pub swept: u64,
+}
+
+/// The sweeper, since the daemon's start.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SweeperView {
+    /// Rounds through both tables.
+    pub rounds: u64,
+    /// Records that the last round looked at.
+    pub records: u64,
+    /// Microseconds that the last round took, pauses included.
+    pub round_us: u64,
+    /// Microseconds of a CPU that the last round took.
+    pub cpu_us: u64,
+    /// Rounds of the audit, which compares real servers' counts with the tables.
+    pub audits: u64,
+    /// Real servers whose counts differed from the tables and were put right.
+    pub healed: u64,
+    /// Connections that an earlier daemon, killed at it, had left half taken down.
+    pub orphans: u64,
 }
 
 /// A verdict's count.

@@ -33,10 +33,35 @@ fn show(s: &api::Status, all: bool) -> String {
     for i in &s.interfaces {
         let _ = writeln!(out, "{:<16} {}", i.name, i.mode);
     }
-    let _ = writeln!(out, "\nTable    Connections       Size");
+    let _ = writeln!(out, "\nTable          Size        Used    %     Active   Inactive  Templates");
     for t in &s.tables {
-        let _ = writeln!(out, "{:<8} {:>11} {:>10}", t.family, t.used, t.size);
+        let percent = t.used * 100 / u64::from(t.size.max(1));
+        let _ = writeln!(
+            out,
+            "{:<8} {:>10} {:>11} {percent:>4} {:>10} {:>10} {:>10}",
+            t.family, t.size, t.used, t.active, t.inactive, t.templates
+        );
     }
+    let _ = writeln!(out, "\nGave way        Expired   Embryonic     Closing       Swept");
+    for t in &s.tables {
+        let _ = writeln!(
+            out,
+            "{:<8} {:>14} {:>11} {:>11} {:>11}",
+            t.family, t.reclaimed_expired, t.evicted_embryonic, t.evicted_closing, t.swept
+        );
+    }
+    let w = &s.sweeper;
+    let ms = |us: u64| us as f64 / 1000.0;
+    let _ = writeln!(
+        out,
+        "\nSweeper: {} rounds, the last over {} records in {:.1} ms, {:.1} ms of a CPU; {} audits, {} counts healed",
+        w.rounds,
+        w.records,
+        ms(w.round_us),
+        ms(w.cpu_us),
+        w.audits,
+        w.healed
+    );
     let _ = writeln!(out, "\nVerdict                    Packets");
     for v in s.verdicts.iter().filter(|v| all || v.packets != 0) {
         let _ = writeln!(out, "{:<22} {:>11}  {}", v.name, v.packets, v.meaning);

@@ -323,6 +323,7 @@ impl Core {
             pid: std::process::id(),
             interfaces: self.interfaces.as_ref().map(Interfaces::views).unwrap_or_default(),
             tables: self.engine.tables(),
+            sweeper: self.engine.sweeper_view(),
             verdicts: self.engine.verdicts(),
         }
     }

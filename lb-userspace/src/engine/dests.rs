@@ -139,6 +139,13 @@ impl Dests {
         self.conns.read(slot).unwrap_or_default()
     }
 
+    /// The same for show and for schedulers: a count in the middle of being moved, or off until it is healed, is never below zero.
+    pub(super) fn shown(&self, slot: u32) -> DestConns {
+        let n = self.counts(slot);
+        let shown = |count: u64| if count > i64::MAX as u64 { 0 } else { count };
+        DestConns { active: shown(n.active), inactive: shown(n.inactive), templates: shown(n.templates), ..n }
+    }
+
     fn refers(&self, slot: u32) -> u64 {
         let n = self.counts(slot);
         // Wrapping: a count in the middle of being moved may stand at -1 for an instant.

@@ -15,6 +15,7 @@ mod hops;
 mod mapped;
 mod maps;
 mod memory;
+mod occupancy;
 mod picks;
 mod plan;
 mod ports;
@@ -72,6 +73,7 @@ pub struct Engine {
     incarnation: u64,
     table4: Arc<TableMemory<lb_common::family::V4>>,
     table6: Arc<TableMemory<lb_common::family::V6>>,
+    swept: Arc<sweep::Figures>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -134,6 +136,7 @@ impl Engine {
             incarnation: 0,
             table4,
             table6,
+            swept: Arc::default(),
         })
     }
 

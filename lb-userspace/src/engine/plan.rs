@@ -14,7 +14,7 @@ pub(super) fn planner(spec: &ServiceSpec) -> Planner {
 
 /// A server as the scheduler sees it: as configured, and as its counters are now.
 pub(super) fn server(dest: u32, spec: &ServerSpec, dests: &Dests) -> Server {
-    let counts = dests.counts(dest);
+    let counts = dests.shown(dest);
     Server {
         // A count in the middle of being moved may stand at -1 for an instant.
         active: if counts.active > i64::MAX as u64 { 0 } else { counts.active },

@@ -6,7 +6,7 @@
 
 use super::mapped::Mapped;
 use crate::api::{Stats, VerdictView};
-use lb_common::stats::{Cpu, DestStats};
+use lb_common::stats::{Cpu, DestStats, GaveWay};
 use lb_common::verdict::NAMES;
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -41,6 +41,21 @@ impl Counters {
             );
         }
         sum
+    }
+
+    /// What gave way to new connections, IPv4 and IPv6.
+    pub(super) fn gave_way(&self) -> [GaveWay; 2] {
+        [0, 1].map(|slot| {
+            let sum = |field: usize| {
+                let offset = offset_of!(Cpu, gave_way) + slot * size_of::<GaveWay>() + field;
+                (0..self.cpus.len()).fold(0u64, |sum, cpu| sum.wrapping_add(self.cpus.u64(cpu, offset).load(Ordering::Relaxed)))
+            };
+            GaveWay {
+                expired: sum(offset_of!(GaveWay, expired)),
+                embryonic: sum(offset_of!(GaveWay, embryonic)),
+                closing: sum(offset_of!(GaveWay, closing)),
+            }
+        })
     }
 
     /// Packets by verdict.
@@ -149,6 +164,18 @@ mod tests {
         let v = Counters::new(Mapped::heap(2), cpus, 1).verdicts();
         assert_eq!(v.len(), NAMES.len());
         assert_eq!((v[1].name.as_str(), v[1].packets, v[0].packets), (NAMES[1].0, 7, 0));
+    }
+
+    #[test]
+    fn what_gave_way_is_summed_by_family_and_reason() {
+        let cpus = Mapped::<Cpu>::heap(2);
+        let gave_way =
+            |n| [GaveWay { expired: n, embryonic: 10 * n, closing: 100 * n }, GaveWay { expired: 7, ..Default::default() }];
+        cpus.write(0, &Cpu { gave_way: gave_way(1), ..Default::default() });
+        cpus.write(1, &Cpu { gave_way: gave_way(2), ..Default::default() });
+        let got = Counters::new(Mapped::heap(2), cpus, 1).gave_way();
+        assert_eq!(got[0], GaveWay { expired: 3, embryonic: 30, closing: 300 });
+        assert_eq!(got[1], GaveWay { expired: 14, embryonic: 0, closing: 0 });
     }
 
     /// A steady 100 a second approaches 100 as 1 - (3/4)^n does, and falls off alike.

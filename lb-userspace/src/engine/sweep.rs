@@ -6,11 +6,20 @@
 
 use super::Engine;
 use super::memory::TableMemory;
+use super::occupancy::{Occupancy, Tell};
+use super::view::connections_for;
+use crate::api::SweeperView;
 use aya::Pod;
 use lb_common::conn::Conn;
 use lb_common::family::{Family, V4, V6};
 use lb_common::table::{recover, sweep_range};
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The families as they are named to users, in the order of [`lb_common::config::Config::slot`].
+pub(super) const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 
 /// What a step of the sweeper did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,63 +34,164 @@ pub struct Swept {
     pub round: bool,
 }
 
+/// What the sweeper did so far, for whoever shows it. Written by the sweeper alone.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    rounds: AtomicU64,
+    records: AtomicU64,
+    round_us: AtomicU64,
+    cpu_us: AtomicU64,
+    expired: [AtomicU64; 2],
+    audits: AtomicU64,
+    healed: AtomicU64,
+    orphans: AtomicU64,
+}
+
+fn add(word: &AtomicU64, n: u64) {
+    word.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Figures {
+    /// Connections taken down in one family's table.
+    pub(super) fn expired(&self, slot: usize) -> u64 {
+        self.expired[slot].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn view(&self) -> SweeperView {
+        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        SweeperView {
+            rounds: get(&self.rounds),
+            records: get(&self.records),
+            round_us: get(&self.round_us),
+            cpu_us: get(&self.cpu_us),
+            audits: get(&self.audits),
+            healed: get(&self.healed),
+            orphans: get(&self.orphans),
+        }
+    }
+}
+
+/// The round under way.
+#[derive(Debug, Default)]
+struct Round {
+    /// Since its first step.
+    began: Option<Instant>,
+    cpu: Duration,
+    seen: u64,
+    live: [u64; 2],
+}
+
 /// Takes expired connections down.
 #[derive(Debug)]
 pub struct Sweeper {
     table4: Arc<TableMemory<V4>>,
     table6: Arc<TableMemory<V6>>,
+    figures: Arc<Figures>,
     /// Next record, counted through both tables.
     at: u64,
     /// See [`recover`].
     recovered: bool,
+    round: Round,
+    occupancy: [Occupancy; 2],
 }
 
 impl Engine {
     /// The sweeper of these tables; one is enough.
     #[must_use]
     pub fn sweeper(&self) -> Sweeper {
-        Sweeper { table4: self.table4.clone(), table6: self.table6.clone(), at: 0, recovered: false }
+        Sweeper {
+            table4: self.table4.clone(),
+            table6: self.table6.clone(),
+            figures: self.swept.clone(),
+            at: 0,
+            recovered: false,
+            round: Round::default(),
+            occupancy: Default::default(),
+        }
     }
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let t = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
 impl Sweeper {
     /// Looks at the next records, `max_records` at most, and takes down those that are past their time.
     pub fn step(&mut self, max_records: u32) -> Swept {
+        self.recover();
+        let began = cpu_time();
+        self.round.began.get_or_insert_with(Instant::now);
         let mut swept = Swept::default();
-        if !self.recovered {
-            let left = [recover(&*self.table4, &self.table4.shape()), recover(&*self.table6, &self.table6.shape())];
-            for orphans in left.map(|r| r.orphans).into_iter().filter(|&n| n != 0) {
-                tracing::warn!(orphans, "connections that an earlier daemon left half taken down are gone");
-            }
-            self.recovered = true;
-        }
-        let (first, second) = (self.table4.conns.len(), self.table6.conns.len());
-        let all = u64::from(first) + u64::from(second);
+        let first = u64::from(self.table4.conns.len());
+        let all = first + u64::from(self.table6.conns.len());
         while swept.seen < max_records && !swept.round {
             let left = max_records - swept.seen;
-            let n = if self.at < u64::from(first) {
-                sweep(&*self.table4, self.at as u32, left, &mut swept)
+            let (slot, got) = if self.at < first {
+                (0, sweep(&*self.table4, self.at as u32, left))
             } else {
-                sweep(&*self.table6, (self.at - u64::from(first)) as u32, left, &mut swept)
+                (1, sweep(&*self.table6, (self.at - first) as u32, left))
             };
-            self.at += u64::from(n);
+            swept.seen += got.examined;
+            swept.live += got.live;
+            swept.expired += got.expired;
+            self.round.live[slot] += u64::from(got.live);
+            add(&self.figures.expired[slot], got.expired.into());
+            self.at += u64::from(got.examined);
             if self.at >= all {
                 self.at = 0;
                 swept.round = true;
             }
         }
+        self.round.seen += u64::from(swept.seen);
+        self.round.cpu += cpu_time().saturating_sub(began);
+        if swept.round {
+            self.end_round();
+        }
         swept
+    }
+
+    /// Puts right what a killed daemon left, once.
+    fn recover(&mut self) {
+        if self.recovered {
+            return;
+        }
+        self.recovered = true;
+        let left = [recover(&*self.table4, &self.table4.shape()), recover(&*self.table6, &self.table6.shape())];
+        for (family, orphans) in FAMILIES.into_iter().zip(left.map(|r| r.orphans)).filter(|(_, n)| *n != 0) {
+            add(&self.figures.orphans, orphans.into());
+            tracing::warn!("{family}: {orphans} connections that an earlier daemon left half taken down are gone");
+        }
+    }
+
+    fn end_round(&mut self) {
+        let round = std::mem::take(&mut self.round);
+        let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        let f = &self.figures;
+        f.records.store(round.seen, Ordering::Relaxed);
+        f.round_us.store(round.began.map_or(0, |began| micros(began.elapsed())), Ordering::Relaxed);
+        f.cpu_us.store(micros(round.cpu), Ordering::Relaxed);
+        add(&f.rounds, 1);
+        let records = [self.table4.conns.len(), self.table6.conns.len()];
+        for (slot, occupancy) in self.occupancy.iter_mut().enumerate() {
+            let (family, live, size) = (FAMILIES[slot], round.live[slot], connections_for(records[slot]));
+            match occupancy.note(live, size) {
+                Some(Tell::High(percent)) => tracing::warn!(
+                    "{family} connection table {percent} % full: {live} of {size}; once it is full, handshakes and closing \
+                     connections give way to new ones: raise `connections` in [sizes], and start with --discard"
+                ),
+                Some(Tell::Low(percent)) => tracing::info!("{family} connection table {percent} % full: {live} of {size}"),
+                None => {}
+            }
+        }
     }
 }
 
-/// Sweeps up to `max` records of one table from `start` on; how many it looked at.
-fn sweep<F: Family>(table: &TableMemory<F>, start: u32, max: u32, swept: &mut Swept) -> u32
+/// Sweeps up to `max` records of one table from `start` on.
+fn sweep<F: Family>(table: &TableMemory<F>, start: u32, max: u32) -> lb_common::table::Swept
 where
     Conn<F>: Pod,
 {
-    let got = sweep_range(table, &table.shape(), table.now(), start, max);
-    swept.seen += got.examined;
-    swept.live += got.live;
-    swept.expired += got.expired;
-    got.examined
+    sweep_range(table, &table.shape(), table.now(), start, max)
 }

@@ -3,11 +3,13 @@
 use super::Engine;
 use super::services::Running;
 use super::stats::{Estimator, minus, plus};
-use crate::api::{ServerView, ServiceView, Services, Stats, TableView, VerdictView};
+use super::sweep::FAMILIES;
+use crate::api::{ServerView, ServiceView, Services, Stats, SweeperView, TableView, VerdictView};
 use crate::model::{EditError, EditErrorKind, ServiceId};
+use lb_common::dest::DestConns;
 
 /// Connections that a table with so many records is for (the inverse of [`lb_common::table::records_for`]).
-fn connections_for(records: u32) -> u32 {
+pub(super) fn connections_for(records: u32) -> u32 {
     (u64::from(records) * 16 / 17) as u32
 }
 
@@ -36,7 +38,7 @@ impl Engine {
     fn service_view(&self, running: &Running) -> ServiceView {
         let server = |(&slot, spec): (&u32, &crate::model::ServerSpec)| {
             let record = self.dests.get(slot)?;
-            let n = self.dests.counts(slot);
+            let n = self.dests.shown(slot);
             Some(ServerView {
                 spec: spec.clone(),
                 active: n.active,
@@ -116,18 +118,41 @@ impl Engine {
     #[must_use]
     pub fn tables(&self) -> Vec<TableView> {
         // Every live record is in one server's counts: cheaper by far than a walk over the records.
-        let mut used = [0u64; 2];
+        let mut used = [DestConns::default(); 2];
         for (slot, server) in self.dests.iter() {
-            let n = self.dests.counts(slot);
-            let family = match server.name {
+            let n = self.dests.shown(slot);
+            let v6 = match server.name {
                 Some((service, _)) => !service.address.is_ipv4(),
                 None => self.dests.memory.read(slot).is_some_and(|d| d.family == lb_common::family::FAMILY_V6),
             };
-            let used = &mut used[usize::from(family)];
-            *used = used.wrapping_add(n.active).wrapping_add(n.inactive).wrapping_add(n.templates);
+            let used = &mut used[usize::from(v6)];
+            used.active += n.active;
+            used.inactive += n.inactive;
+            used.templates += n.templates;
         }
-        let view = |family: &str, records, used| TableView { family: family.into(), size: connections_for(records), used };
-        vec![view("ipv4", self.table4.conns.len(), used[0]), view("ipv6", self.table6.conns.len(), used[1])]
+        let gave_way = self.counters.gave_way();
+        let view = |i: usize, family: &str, records| {
+            let (n, gave_way) = (used[i], gave_way[i]);
+            TableView {
+                family: family.into(),
+                size: connections_for(records),
+                used: n.active + n.inactive + n.templates,
+                active: n.active,
+                inactive: n.inactive,
+                templates: n.templates,
+                reclaimed_expired: gave_way.expired,
+                evicted_embryonic: gave_way.embryonic,
+                evicted_closing: gave_way.closing,
+                swept: self.swept.expired(i),
+            }
+        };
+        vec![view(0, FAMILIES[0], self.table4.conns.len()), view(1, FAMILIES[1], self.table6.conns.len())]
+    }
+
+    /// What the sweeper does.
+    #[must_use]
+    pub fn sweeper_view(&self) -> SweeperView {
+        self.swept.view()
     }
 }
 
