@@ -9,17 +9,30 @@
 //! | `POST /v1/edits` | [`Edits`] | `204`, or an [`ErrorBody`] and nothing changed |
 //! | `POST /v1/zero` | [`Zero`] | `204` |
 //!
-//! Errors have status 400 (malformed), 404 (absent), 405 (not that method), 408 (too slow), 409 (exists), 413 (too large), 422
+//! Errors have status 400 (malformed), 403 (a change, over the socket for reading), 404 (absent), 405 (not that method), 408 (too slow), 409 (exists), 413 (too large), 422
 //! (refused) or 500, and an [`ErrorBody`].
 
 use crate::model::{Edit, EditError, ServerSpec, ServiceId, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lvx/lvxd.sock";
 /// Overrides [`DEFAULT_SOCKET`] in both programs.
 pub const SOCKET_VARIABLE: &str = "LVX_SOCKET";
+
+/// The socket for reading only that is beside a control socket: `lvxd-ro.sock` beside `lvxd.sock`.
+#[must_use]
+pub fn read_only_socket(socket: &Path) -> PathBuf {
+    let mut name = socket.file_stem().unwrap_or_default().to_os_string();
+    name.push("-ro");
+    if let Some(extension) = socket.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    socket.with_file_name(name)
+}
 
 /// Counters since the last `-Z`. Bytes are those of IP packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! The control socket, from the other side: HTTP/1.1 over a Unix socket.
+//!
+//! Who may not use it reads through the socket for reading beside it, if that is there for them.
 
-use crate::api::{ApiError, ErrorBody};
+use crate::api::{ApiError, ErrorBody, read_only_socket};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -66,15 +68,28 @@ impl Client {
         ClientError::Transport { path: self.path.clone(), message: e.to_string() }
     }
 
+    async fn connect(&self, to_read: bool) -> Result<UnixStream, ClientError> {
+        let source = match UnixStream::connect(&self.path).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => e,
+        };
+        let denied = source.kind() == io::ErrorKind::PermissionDenied;
+        if denied
+            && to_read
+            && let Ok(stream) = UnixStream::connect(read_only_socket(&self.path)).await
+        {
+            return Ok(stream);
+        }
+        let hint = match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => " (is lvxd running?)",
+            io::ErrorKind::PermissionDenied => " (you must be root, or in the socket's group)",
+            _ => "",
+        };
+        Err(ClientError::Connect { path: self.path.clone(), source, hint })
+    }
+
     async fn send(&self, method: Method, route: &str, body: Vec<u8>) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|source| {
-            let hint = match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => " (is lvxd running?)",
-                io::ErrorKind::PermissionDenied => " (you must be root, or in the socket's group)",
-                _ => "",
-            };
-            ClientError::Connect { path: self.path.clone(), source, hint }
-        })?;
+        let stream = self.connect(method == Method::GET).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(e))?;
         tokio::spawn(connection);

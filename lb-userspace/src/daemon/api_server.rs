@@ -1,28 +1,36 @@
 //! The routes of [`crate::api`], over the core.
+//!
+//! Each socket has routes of its own, with bounds of its own: who may only read cannot keep out who may change.
 
 #[cfg(test)]
 mod tests;
 
+use super::audit::{self, Change, printable};
 use super::core::{Core, Gone, Handle};
 use super::load::chain;
-use super::serve::Peer;
+use super::serve::{Asking, WRITE_TIME};
 use crate::api::{ApiError, Connection, Edits, ErrorBody, Zero};
+use crate::engine::Connections;
 use crate::model::{EditError, EditErrorKind};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame, SizeHint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::convert::Infallible;
 use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Largest body of a request: some 80,000 edits.
 const MAX_BODY: usize = 16 << 20;
@@ -32,23 +40,47 @@ const SMALL_BODY: usize = 64 << 10;
 const MAX_LARGE_BODIES: usize = 4;
 /// For the whole body of a request to come.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Bytes of connections sent at a time, and how many such pieces wait for the client.
+/// Bytes of a long answer that are made and sent at a time.
 const PIECE: usize = 64 << 10;
-const PIECES: usize = 4;
+/// Answers of any length that are under way at the same time: some megabytes each, for a reader that does not read.
+const MAX_LARGE_ANSWERS: usize = 16;
+/// For one of these to become possible: the readers before it end, or are cut off.
+const LARGE_ANSWER_TIME: Duration = Duration::from_secs(2 * WRITE_TIME.as_secs());
+/// Longest reason in an error, as it may quote the request.
+const MAX_MESSAGE: usize = 1000;
+
+/// What a socket's clients may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Everything.
+    Full,
+    /// Reading.
+    ReadOnly {
+        /// The socket for the rest, for errors.
+        full: PathBuf,
+    },
+}
 
 /// What the handlers share.
 #[derive(Clone)]
 struct Shared {
     core: Handle,
+    access: Access,
     large_bodies: Arc<Semaphore>,
+    large_answers: Arc<Semaphore>,
 }
 
 /// The routes.
-pub fn router(core: Handle) -> Router {
-    let shared = Shared { core, large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)) };
+pub fn router(core: Handle, access: Access) -> Router {
+    let shared = Shared {
+        core,
+        access,
+        large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)),
+        large_answers: Arc::new(Semaphore::new(MAX_LARGE_ANSWERS)),
+    };
     Router::new()
         .route("/v1/status", get(async |State(s): State<Shared>| s.read(|c| c.status()).await))
-        .route("/v1/services", get(async |State(s): State<Shared>| s.read(|c| c.services()).await))
+        .route("/v1/services", get(async |State(s): State<Shared>| s.services().await))
         .route("/v1/timeouts", get(async |State(s): State<Shared>| s.read(|c| c.timeouts()).await))
         .route("/v1/connections", get(connections))
         .route("/v1/edits", post(async |State(s): State<Shared>, r: Request| s.edits(r).await))
@@ -57,7 +89,8 @@ pub fn router(core: Handle) -> Router {
         .method_not_allowed_fallback(async |r: Request| {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {}", r.uri().path(), r.method()))
         })
-        .layer(from_fn(log))
+        .layer(from_fn_with_state(shared.clone(), permit))
+        .layer(from_fn(audit::log))
         .with_state(shared)
 }
 
@@ -70,7 +103,12 @@ struct Refusal {
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, error: ApiError::Other { message: message.into() } }
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+            message.push_str(" ...");
+        }
+        Self { status, error: ApiError::Other { message } }
     }
 }
 
@@ -94,7 +132,13 @@ impl From<Gone> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        json(self.status, &ErrorBody { error: self.error })
+        let reason = audit::Reason(printable(match &self.error {
+            ApiError::Edit(e) => &e.message,
+            ApiError::Other { message } => message,
+        }));
+        let mut response = json(self.status, &ErrorBody { error: self.error });
+        response.extensions_mut().insert(reason);
+        response
     }
 }
 
@@ -117,12 +161,35 @@ impl Shared {
         Ok(json(StatusCode::OK, &value))
     }
 
+    /// Room for a long answer.
+    async fn large_answer(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permit = tokio::time::timeout(LARGE_ANSWER_TIME, self.large_answers.clone().acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| {
+            let reason = format!("{MAX_LARGE_ANSWERS} long answers are being read by other clients; try again");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason)
+        })
+    }
+
+    async fn services(&self) -> Result<Response, Refusal> {
+        let permit = self.large_answer().await?;
+        let services = self.core.with(|core| core.services()).await?;
+        // Some megabytes for thousands of services: not for a thread that other clients need.
+        let text = tokio::task::spawn_blocking(move || serde_json::to_vec(&services)).await;
+        let text = text.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
+        let body = Long { rest: text.into(), _permit: permit };
+        Ok(([(header::CONTENT_TYPE, "application/json")], Body::new(body)).into_response())
+    }
+
     /// The body of a request, as what it should be.
     async fn body<T: DeserializeOwned>(&self, request: Request) -> Result<T, Refusal> {
+        let asking = request.extensions().get::<Asking>().cloned();
         let bytes = tokio::time::timeout(BODY_TIME, self.bytes(request.into_body())).await;
         let bytes = bytes.map_err(|_| {
             Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("no whole body within {} s", BODY_TIME.as_secs()))
         })??;
+        if let Some(asking) = asking {
+            asking.done();
+        }
         serde_json::from_slice(&bytes).map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("body: {e}")))
     }
 
@@ -148,60 +215,102 @@ impl Shared {
         Ok(bytes)
     }
 
-    async fn edits(&self, request: Request) -> Result<StatusCode, Refusal> {
+    async fn edits(&self, request: Request) -> Result<Response, Refusal> {
         let Edits { edits } = self.body(request).await?;
-        self.core.with(move |core| core.edit(&edits)).await??;
-        Ok(StatusCode::NO_CONTENT)
+        let change = audit::edits(&edits);
+        self.change(change, move |core| core.edit(&edits)).await
     }
 
-    async fn zero(&self, request: Request) -> Result<StatusCode, Refusal> {
+    async fn zero(&self, request: Request) -> Result<Response, Refusal> {
         let Zero { service } = self.body(request).await?;
-        self.core.with(move |core| core.zero(service.as_ref())).await??;
-        Ok(StatusCode::NO_CONTENT)
+        let change = service.map_or_else(|| "zero all counters".into(), |s| format!("zero the counters of service {s}"));
+        self.change(change, move |core| core.zero(service.as_ref())).await
+    }
+
+    /// Has the core do something that is to be logged as this.
+    async fn change<F>(&self, what: String, f: F) -> Result<Response, Refusal>
+    where
+        F: FnOnce(&mut Core) -> Result<(), EditError> + Send + 'static,
+    {
+        let mut response = match self.core.with(f).await.map_err(Refusal::from).and_then(|r| r.map_err(Refusal::from)) {
+            Ok(()) => StatusCode::NO_CONTENT.into_response(),
+            Err(refusal) => refusal.into_response(),
+        };
+        response.extensions_mut().insert(Change(what));
+        Ok(response)
     }
 }
 
-/// All connections, one a line, while they are walked: a table of millions takes no memory for it.
+fn internal(e: &dyn std::error::Error) -> Refusal {
+    tracing::error!("an answer cannot be made: {}", chain(e));
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be made: {}", chain(e)))
+}
+
+/// Refuses what a socket is not for.
+async fn permit(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    match shared.access {
+        Access::ReadOnly { full } if method != Method::GET && method != Method::HEAD => {
+            let full = full.display();
+            let reason = format!("{method} {path}: this socket is for reading only; changes go through {full}");
+            Refusal::new(StatusCode::FORBIDDEN, reason).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// A body that keeps its place among the long ones until it is sent.
+struct Long {
+    rest: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl hyper::body::Body for Long {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let len = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(len);
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// All connections, one a line, while they are walked: a table of millions takes no memory for it, and a client that does not read
+/// on takes no thread.
 async fn connections(State(shared): State<Shared>) -> Result<Response, Refusal> {
     let walk = shared.core.with(|core| core.connections()).await?;
-    let (pieces, mut next) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    tokio::task::spawn_blocking(move || send_lines(walk, &pieces));
-    let stream = futures_util::stream::poll_fn(move |cx| next.poll_recv(cx));
+    let pieces = async |walk: Option<Connections>| {
+        let mut walk = walk?;
+        match tokio::task::spawn_blocking(move || (lines(&mut walk), walk)).await {
+            Ok((Ok(piece), _)) if piece.is_empty() => None,
+            Ok((Ok(piece), walk)) => Some((Ok(piece), Some(walk))),
+            // An answer that ends so is seen to be no whole one.
+            Ok((Err(e), _)) => Some((Err(io::Error::from(e)), None)),
+            Err(e) => Some((Err(io::Error::other(e)), None)),
+        }
+    };
+    let stream = futures_util::stream::unfold(Some(walk), pieces);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }
 
-/// Ends early when the client is gone.
-fn send_lines(walk: impl Iterator<Item = Connection>, pieces: &mpsc::Sender<io::Result<Bytes>>) {
+/// The next connections, each as a line; none at the end.
+fn lines(walk: &mut impl Iterator<Item = Connection>) -> serde_json::Result<Bytes> {
     let mut piece = Vec::with_capacity(PIECE + 512);
     for connection in walk {
-        if let Err(e) = serde_json::to_writer(&mut piece, &connection) {
-            let _ = pieces.blocking_send(Err(e.into()));
-            return;
-        }
+        serde_json::to_writer(&mut piece, &connection)?;
         piece.push(b'\n');
-        if piece.len() >= PIECE && pieces.blocking_send(Ok(std::mem::take(&mut piece).into())).is_err() {
-            return;
-        }
-        if pieces.is_closed() {
-            return;
+        if piece.len() >= PIECE {
+            break;
         }
     }
-    if !piece.is_empty() {
-        let _ = pieces.blocking_send(Ok(piece.into()));
-    }
-}
-
-/// One line a request: changes at info level, the rest at debug.
-async fn log(peer: Option<Extension<Peer>>, request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let start = Instant::now();
-    let response = next.run(request).await;
-    let (status, took) = (response.status().as_u16(), start.elapsed());
-    let peer = peer.map_or(Peer::default(), |Extension(p)| p);
-    if method == Method::GET {
-        tracing::debug!("{method} {path} by {peer}: {status}, {took:.1?}");
-    } else {
-        tracing::info!("{method} {path} by {peer}: {status}, {took:.1?}");
-    }
-    response
+    Ok(piece.into())
 }

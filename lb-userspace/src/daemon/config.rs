@@ -4,12 +4,14 @@
 //! while they are read (so that the error has their place); what they mean together is checked by
 //! [`Desired::apply`](crate::model::Desired::apply), the same as for every other way of configuring.
 
+mod metrics;
 mod place;
 mod services;
 #[cfg(test)]
 mod tests;
 mod values;
 
+pub use metrics::Metrics;
 pub use values::{LogLevel, Mode};
 
 use crate::model::{Desired, Timeouts};
@@ -61,6 +63,8 @@ pub struct Config {
     pub log: Option<LogLevel>,
     /// Control socket.
     pub socket: Socket,
+    /// Prometheus.
+    pub metrics: Metrics,
     /// Capacities.
     pub sizes: Sizes,
     timeouts: StateTimeouts,
@@ -77,12 +81,14 @@ pub struct Socket {
     pub path: Option<PathBuf>,
     /// Group that may use it, by name or number; the daemon's own if absent.
     pub group: Option<String>,
+    /// Group that may read, through a second socket; no such socket if absent.
+    pub read_group: Option<String>,
     mode: FileMode,
 }
 
 impl Default for Socket {
     fn default() -> Self {
-        Self { path: None, group: None, mode: FileMode(0o660) }
+        Self { path: None, group: None, read_group: None, mode: FileMode(0o660) }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a start that fails leaves nothing behind that it made; what an earlier daemon left attached goes on balancing.
 //! The program is put on the interfaces last, when maps and services are in place, so that the first packet is balanced.
 
+use super::api_server::{self, Access};
 use super::attach::{AttachError, Attacher, index_of};
 use super::bpffs::{self, BpffsError};
 use super::core::{Core, Handle};
@@ -10,11 +11,13 @@ use super::interfaces::Interfaces;
 use super::kernel::{self, KernelError};
 use super::load::{self, LoadError, Loaded, chain};
 use super::lock::{Lock, LockError};
-use super::serve::{Socket, SocketError};
+use super::notify;
+use super::serve::serve as serve_http;
 use super::settings::Settings;
+use super::socket::{Socket, SocketError};
 use super::state::Store;
 use super::sweep::Sweeping;
-use super::{api_server, notify};
+use crate::api::read_only_socket;
 use crate::engine::{Engine, Maps, MapsError};
 use crate::model::{Desired, EditError};
 use crate::net::Watcher;
@@ -78,7 +81,7 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
     bpffs::prepare(&settings.pin_dir)?;
     let lock = Lock::take(&settings.pin_dir)?;
     let mut pins = Pins { settings, keep: true };
-    let socket = Socket::bind(&settings.socket, settings.socket_mode, settings.socket_group.as_deref())?;
+    let sockets = Sockets::bind(settings)?;
     let Loaded { mut ebpf, adopted } = load::load(crate::object::LVX, &settings.pin_dir, &settings.sizes, settings.discard)?;
     pins.keep = adopted;
     let engine = Engine::new(Maps::take(&mut ebpf)?)?;
@@ -106,16 +109,57 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
 
     // From here on an end is a clean one, or the core has failed and packets shall go on.
     pins.keep = true;
-    let result = runtime.block_on(serve(settings, &socket, handle, thread, start));
+    let result = runtime.block_on(serve(settings, &sockets, handle, thread, start));
     drop(sweeping);
     if result.is_ok() && !settings.stay_attached {
         pins.keep = false;
         store.remove();
     }
     drop(pins);
-    drop(socket);
+    drop(sockets);
     drop(lock);
     result
+}
+
+/// Where requests come in.
+struct Sockets {
+    full: Socket,
+    read_only: Option<Socket>,
+}
+
+/// Clients served at the same time. More wait in a socket's backlog.
+const CLIENTS: u32 = 512;
+/// The same of those who may only read.
+const READERS: u32 = 64;
+
+impl Sockets {
+    fn bind(settings: &Settings) -> Result<Self, DaemonError> {
+        let full = Socket::bind(&settings.socket, settings.socket_mode, settings.socket_group.as_deref())?;
+        let read_only = settings.read_group.as_deref().map(|g| Socket::bind(&read_only_socket(&settings.socket), 0o660, Some(g)));
+        Ok(Self { full, read_only: read_only.transpose()? })
+    }
+
+    /// Serves until told to end.
+    fn serve(&self, core: &Handle, ended: watch::Receiver<bool>) -> io::Result<impl Future<Output = ()> + use<>> {
+        let routes = api_server::router(core.clone(), Access::Full);
+        let full = serve_http("control socket", self.full.listener()?, CLIENTS, routes, ended.clone());
+        let access = Access::ReadOnly { full: self.full.path().into() };
+        let read_only = match &self.read_only {
+            Some(socket) => {
+                let routes = api_server::router(core.clone(), access);
+                Some(serve_http("socket for reading", socket.listener()?, READERS, routes, ended))
+            }
+            None => None,
+        };
+        Ok(async move {
+            let read_only = async {
+                if let Some(serving) = read_only {
+                    serving.await;
+                }
+            };
+            tokio::join!(full, read_only);
+        })
+    }
 }
 
 /// What to start with: what ran on adopted maps, or else what is configured.
@@ -163,7 +207,7 @@ impl Drop for Pins<'_> {
 /// Serves requests and signals.
 async fn serve(
     settings: &Settings,
-    socket: &Socket,
+    sockets: &Sockets,
     core: Handle,
     thread: JoinHandle<Core>,
     start: Instant,
@@ -172,7 +216,7 @@ async fn serve(
     let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut hangup = signals(SignalKind::hangup())?;
     let (end, ended) = watch::channel(false);
-    let served = socket.serve(api_server::router(core.clone()), ended);
+    let served = sockets.serve(&core, ended).map_err(|e| DaemonError::System("control socket", e))?;
     let mut served = std::pin::pin!(served);
     let mut watchdog = notify::watchdog();
 
@@ -182,10 +226,7 @@ async fn serve(
     tracing::info!("ready");
     let failed = loop {
         tokio::select! {
-            r = &mut served => {
-                r.map_err(|e| DaemonError::System("control socket", e))?;
-                break false;
-            }
+            () = &mut served => break false,
             _ = terminate.recv() => break false,
             _ = interrupt.recv() => break false,
             _ = hangup.recv() => reload(settings, &core).await,

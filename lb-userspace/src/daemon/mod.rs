@@ -6,7 +6,9 @@
 pub mod api_server;
 pub mod args;
 pub mod attach;
+mod audit;
 pub mod bpffs;
+mod clients;
 pub mod config;
 pub mod core;
 pub mod interfaces;
@@ -17,6 +19,7 @@ pub mod lock;
 mod notify;
 pub mod serve;
 pub mod settings;
+pub mod socket;
 pub mod state;
 pub mod sweep;
 #[cfg(test)]

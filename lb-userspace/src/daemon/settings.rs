@@ -1,7 +1,7 @@
 //! What the daemon goes by: the configuration file, overridden by the command line.
 
 use super::args::{Args, DEFAULT_CONFIG};
-use super::config::{self, Config, ConfigError, LogLevel, Mode, Sizes};
+use super::config::{self, Config, ConfigError, LogLevel, Metrics, Mode, Sizes};
 use crate::api::{DEFAULT_SOCKET, SOCKET_VARIABLE};
 use crate::model::Desired;
 use lb_common::tcp::STATES;
@@ -40,6 +40,10 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Group of the control socket.
     pub socket_group: Option<String>,
+    /// Group that may read, through a second socket.
+    pub read_group: Option<String>,
+    /// Prometheus.
+    pub metrics: Metrics,
     /// Permission bits of the control socket.
     pub socket_mode: u32,
     /// Where maps and links are pinned.
@@ -103,6 +107,8 @@ impl Settings {
                 .unwrap_or_else(|| DEFAULT_SOCKET.into()),
             socket_group: config.socket.group.clone(),
             socket_mode: config.socket.mode(),
+            read_group: config.socket.read_group.clone(),
+            metrics: config.metrics,
             pin_dir: args.pin_dir.clone().or_else(|| config.pin_dir.clone()).unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
             stay_attached: args.stay_attached || (config.stay_attached && !args.detach_on_exit),
             discard: args.discard,

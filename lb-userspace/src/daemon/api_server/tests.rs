@@ -1,7 +1,11 @@
 //! Requests over a real socket, to a core whose maps are in memory.
 
+mod abuse;
+mod fuzz;
+
 use super::super::core::{Core, Handle};
-use super::super::serve::{Socket, SocketError};
+use super::super::serve::serve;
+use super::super::socket::{Socket, SocketError};
 use super::super::state::Store;
 use super::*;
 use crate::api::{Services, Status};
@@ -22,6 +26,10 @@ struct Daemon {
 
 impl Daemon {
     fn start() -> Self {
+        Self::start_with(Access::Full)
+    }
+
+    fn start_with(access: Access) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sizes = Sizes { connections: 64, services: 2, servers: 4, picks: 64, cpus: 1 };
         let mut core = Core::new(Engine::new(Maps::in_memory(&sizes)).unwrap(), Box::new(|_| ()));
@@ -30,8 +38,12 @@ impl Daemon {
         let (core, _) = core.spawn(unbounded_channel().1).unwrap();
         let socket = Socket::bind(&dir.path().join("s"), 0o660, None).unwrap();
         let (end, ended) = watch::channel(false);
-        let router = router(core.clone());
-        tokio::spawn(async move { socket.serve(router, ended).await.unwrap() });
+        let router = router(core.clone(), access);
+        let listener = socket.listener().unwrap();
+        tokio::spawn(async move {
+            serve("control socket", listener, 512, router, ended).await;
+            drop(socket);
+        });
         Self { dir, core, _end: end }
     }
 
@@ -212,7 +224,7 @@ async fn clients_that_misbehave_do_not_hurt_others() {
     let head = format!("POST /v1/edits HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", MAX_BODY + 1);
     let (status, body) = daemon.raw(head.as_bytes()).await;
     assert_eq!(status, 413, "{body}");
-    let start = Instant::now();
+    let start = std::time::Instant::now();
     assert_eq!(daemon.edits(json!([add_service(80)])).await.0, 204);
     let many: Vec<Value> = (0..5_000).map(|_| json!({"op": "clear"})).collect();
     assert_eq!(daemon.edits(many.into()).await.0, 204);
@@ -255,4 +267,32 @@ async fn the_socket_is_guarded() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
     let nobody = Socket::bind(&daemon.dir.path().join("x"), 0o660, Some("no such group")).unwrap_err().to_string();
     assert!(nobody.contains("`no such group`"), "{nobody}");
+}
+
+#[tokio::test]
+async fn the_socket_for_reading_is_for_reading() {
+    let daemon = Daemon::start_with(Access::ReadOnly { full: "/run/x.sock".into() });
+    for path in ["/v1/status", "/v1/services", "/v1/timeouts", "/v1/connections"] {
+        daemon.get(path).await;
+    }
+    for (method, path) in
+        [("POST", "/v1/edits"), ("POST", "/v1/zero"), ("PUT", "/v1/services"), ("DELETE", "/"), ("BREW", "/v1/status")]
+    {
+        let (status, body) = daemon.request(method, path, &json!({"edits": [{"op": "clear"}]}).to_string()).await;
+        assert_eq!(status, 403, "{method} {path}: {body}");
+        let message = error(&body)["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(&format!("{method} {path}")) && message.contains("/run/x.sock"), "{message}");
+    }
+    let (status, body) = daemon.request("HEAD", "/v1/status", "").await;
+    assert_eq!((status, body.as_str()), (200, ""));
+}
+
+/// What quotes a request is bounded.
+#[tokio::test]
+async fn a_reason_is_short() {
+    let daemon = Daemon::start();
+    let (status, body) = daemon.request("POST", "/v1/edits", &format!("{{\"{}\": 1}}", "\u{e9}".repeat(100_000))).await;
+    assert_eq!(status, 400);
+    assert!(body.len() < MAX_MESSAGE + 100, "{}", body.len());
+    assert!(error(&body)["message"].as_str().unwrap().contains("unknown field"), "{body}");
 }
