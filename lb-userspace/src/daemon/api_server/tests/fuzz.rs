@@ -188,7 +188,7 @@ async fn state(daemon: &Daemon) -> (Desired, String) {
     (desired, serde_json::to_string(&shown).unwrap())
 }
 
-fn run<S: Strategy>(cases: u32, strategy: &S, check: impl AsyncFn(&Daemon, S::Value)) {
+fn run<S: Strategy>(cases: u32, strategy: &S, check: &impl AsyncFn(&Daemon, S::Value)) {
     // Thousands of refusals are not for the log.
     let _quiet = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -206,7 +206,7 @@ fn run<S: Strategy>(cases: u32, strategy: &S, check: impl AsyncFn(&Daemon, S::Va
 
 #[test]
 fn bytes() {
-    run(600, &http(), async |daemon, bytes| {
+    run(600, &http(), &async |daemon, bytes| {
         let before = state(daemon).await;
         let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
         let _ = stream.write_all(&bytes).await;
@@ -223,7 +223,7 @@ fn bytes() {
 
 #[test]
 fn json() {
-    run(400, &(select(vec!["/v1/edits", "/v1/zero"]), value()), async |daemon, (path, body)| {
+    run(400, &(select(vec!["/v1/edits", "/v1/zero"]), value()), &async |daemon, (path, body)| {
         let before = state(daemon).await;
         let (status, answer) = daemon.request("POST", path, &body.to_string()).await;
         match status {
@@ -240,7 +240,7 @@ fn json() {
 #[test]
 fn edits() {
     let done = std::cell::Cell::new(0);
-    run(1500, &proptest::collection::vec(edit(), 1..5), async |daemon, edits| {
+    run(1500, &proptest::collection::vec(edit(), 1..5), &async |daemon, edits| {
         let before = state(daemon).await;
         let (status, answer) = daemon.edits(edits.clone().into()).await;
         match status {
