@@ -40,6 +40,14 @@ pub enum ClientError {
     Refused(ApiError),
 }
 
+impl ClientError {
+    /// Whether the socket's permissions keep us out.
+    #[must_use]
+    pub fn denied(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 fn text(e: &ApiError) -> &str {
     match e {
         ApiError::Edit(e) => &e.message,
@@ -64,8 +72,12 @@ impl Client {
         Ok(Self { path: path.to_owned(), runtime })
     }
 
-    fn broken(&self, e: impl std::fmt::Display) -> ClientError {
-        ClientError::Transport { path: self.path.clone(), message: e.to_string() }
+    /// Whether somebody listens, and lets us in.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`].
+    pub fn reach(&self) -> Result<(), ClientError> {
+        self.runtime.block_on(self.connect(true)).map(drop)
     }
 
     async fn connect(&self, to_read: bool) -> Result<UnixStream, ClientError> {
@@ -86,6 +98,10 @@ impl Client {
             _ => "",
         };
         Err(ClientError::Connect { path: self.path.clone(), source, hint })
+    }
+
+    fn broken(&self, e: impl std::fmt::Display) -> ClientError {
+        ClientError::Transport { path: self.path.clone(), message: e.to_string() }
     }
 
     async fn send(&self, method: Method, route: &str, body: Vec<u8>) -> Result<Response<Incoming>, ClientError> {

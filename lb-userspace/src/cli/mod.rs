@@ -81,7 +81,11 @@ fn start(name: Name, words: &[String]) -> Result<(), Failure> {
         return result;
     }
     let names = Names::system();
-    let line = parse(words, &names)?;
+    let line = parse(words, &names).map_err(|f| match name {
+        // ipvsadm looks for IPVS before it looks at its words.
+        Name::Ipvsadm => verb::client(None).and_then(|c| run::permitted(&c)).err().unwrap_or(f),
+        Name::Lvxadm => f,
+    })?;
     let client = verb::client(line.socket)?;
     run::run(line.request, &mut run::Context { name, names: &names, client: &client, input, output })
 }

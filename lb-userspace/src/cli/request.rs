@@ -115,6 +115,11 @@ struct Words {
 }
 
 impl Words {
+    /// Something that LVX has not got; the first one is named.
+    fn has_not(&mut self, what: impl Into<String>) {
+        self.unsupported.get_or_insert(what.into());
+    }
+
     fn once(&mut self, about: About) -> Result<(), Failure> {
         if self.given.insert(about) { Ok(()) } else { refuse(format!("multiple '{}' options specified", ABOUTS[about as usize])) }
     }
@@ -138,7 +143,7 @@ pub fn parse(words: &[String], names: &Names) -> Result<Line, Failure> {
                     if which != "master" && which != "backup" {
                         return refuse("illegal start_daemon parameter specified");
                     }
-                    w.unsupported = Some("the connection synchronization daemon (--start-daemon, --stop-daemon)".into());
+                    w.has_not("connection synchronization daemon (--start-daemon, --stop-daemon)");
                 }
                 break c;
             }
@@ -189,7 +194,7 @@ fn take(w: &mut Words, found: Found<Tag>, names: &Names) -> Result<(), Failure> 
             w.once(About::Service)?;
             w.protocol = Some(Protocol::Tcp);
             w.service = Some(virtual_address(&argument, Protocol::Tcp, names)?);
-            w.unsupported = Some("SCTP (--sctp-service)".into());
+            w.has_not("SCTP (--sctp-service)");
         }
         Tag::Fwmark => {
             w.once(About::Service)?;
@@ -198,7 +203,7 @@ fn take(w: &mut Words, found: Found<Tag>, names: &Names) -> Result<(), Failure> 
             }
             w.protocol = Some(Protocol::Tcp);
             w.service = Some((IpAddr::V4(Ipv4Addr::UNSPECIFIED), Some(1)));
-            w.unsupported = Some("a firewall-mark service (--fwmark-service)".into());
+            w.has_not("firewall-mark service (--fwmark-service)");
         }
         Tag::Ipv6 => {
             if w.unsupported.is_none() {
@@ -238,11 +243,11 @@ fn take(w: &mut Words, found: Found<Tag>, names: &Names) -> Result<(), Failure> 
                 About::Engine => w.engine = Some(argument),
                 About::TunType => match argument.as_str() {
                     "ipip" => {}
-                    "gue" | "gre" => w.unsupported = Some(format!("tunnel type {argument} (--tun-type)")),
+                    "gue" | "gre" => w.has_not(format!("tunnel type {argument} (--tun-type)")),
                     _ => return refuse("illegal tunnel type specified"),
                 },
                 About::TunPort | About::TunNoCsum | About::TunCsum | About::TunRemCsum => {
-                    w.unsupported = Some(format!("{} (for GUE and GRE tunnels)", found.written));
+                    w.has_not(format!("{} (for GUE and GRE tunnels)", found.written));
                 }
                 _ => {}
             }
@@ -349,7 +354,7 @@ fn build(command: Command, w: &Words) -> Result<Request, Failure> {
         return refuse("LVX has no persistence engine sip (--pe)");
     }
     if let Some(what) = &w.unsupported {
-        return refuse(format!("LVX has no {}", what.trim_start_matches("a ")));
+        return refuse(format!("LVX has no {what}"));
     }
     Ok(match (command, id) {
         (Command::AddService, Some(id)) => Request::Edit(Edit::AddService { service: service(id, w)? }),

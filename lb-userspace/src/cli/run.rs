@@ -121,22 +121,17 @@ fn edits(c: &Context<'_>, edits: Vec<Edit>) -> Result<(), Failure> {
 
 /// All lines or none. ipvsadm stops at the first bad line and keeps what came before.
 fn restore(c: &mut Context<'_>) -> Result<(), Failure> {
-    let mut all = Vec::new();
-    let mut numbers = Vec::new();
-    let mut line = String::new();
-    let mut number = 0usize;
-    loop {
+    let (mut all, mut numbers) = (Vec::new(), Vec::new());
+    let mut line = Vec::new();
+    for number in 1.. {
         line.clear();
-        let read = c.input.read_line(&mut line).map_err(|e| Failure::new(1, format!("reading standard input: {e}")))?;
-        if read == 0 {
+        let read = c.input.read_until(b'\n', &mut line);
+        if read.map_err(|e| Failure::new(1, format!("reading standard input: {e}")))? == 0 {
             break;
         }
-        number += 1;
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let bad = |f: Failure| match c.name {
-            Name::Ipvsadm => f,
-            Name::Lvxadm => Failure { text: format!("line {number}: {}", f.text), ..f },
-        };
+        // ipvsadm does not say which line it was; but then it has applied those before.
+        let bad = |f: Failure| Failure { text: format!("line {number}: {}", f.text), ..f };
+        let words: Vec<String> = String::from_utf8_lossy(&line).split_whitespace().map(str::to_owned).collect();
         if words.is_empty() {
             return Err(bad(Failure::new(255, "an empty line")));
         }
@@ -150,7 +145,7 @@ fn restore(c: &mut Context<'_>) -> Result<(), Failure> {
     }
     c.client.post("/v1/edits", &Edits { edits: all }).map_err(|e| {
         let mut f = failure(c.name, &e, 255);
-        if let (Name::Lvxadm, ClientError::Refused(ApiError::Edit(e))) = (c.name, &e)
+        if let ClientError::Refused(ApiError::Edit(e)) = &e
             && let Some(n) = numbers.get(e.edit)
         {
             f.text = format!("line {n}: {}", f.text);
@@ -159,16 +154,20 @@ fn restore(c: &mut Context<'_>) -> Result<(), Failure> {
     })
 }
 
+/// Whether the daemon may be talked to. That there is none is no matter.
+pub(super) fn permitted(client: &Client) -> Result<(), Failure> {
+    match client.reach() {
+        Err(e @ ClientError::Connect { .. }) if e.denied() => Err(failure(Name::Ipvsadm, &e, 255)),
+        _ => Ok(()),
+    }
+}
+
 /// A failure in ipvsadm's words; under LVX's own name with what the daemon said.
 fn failure(name: Name, e: &ClientError, status: u8) -> Failure {
     let ClientError::Refused(reason) = e else {
         return match (name, e) {
-            (Name::Ipvsadm, ClientError::Connect { source, .. }) => {
-                let why = if source.kind() == std::io::ErrorKind::PermissionDenied {
-                    "Permission denied (you must be root)".to_owned()
-                } else {
-                    e.to_string()
-                };
+            (Name::Ipvsadm, ClientError::Connect { .. }) => {
+                let why = if e.denied() { "Permission denied (you must be root)".to_owned() } else { e.to_string() };
                 Failure::new(
                     2,
                     format!(

@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// Debian's packages, the need they are for, and the sign of their presence.
-const PACKAGES: [(Need, Sign, &[&str]); 16] = [
+const PACKAGES: [(Need, Sign, &[&str]); 17] = [
     (Need::Build, Sign::Program("cc"), &["gcc", "libc6-dev"]),
     (Need::Build, Sign::Compiler, &["rustc-web", "rust-web-src"]),
     (Need::Build, Sign::Linker, &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]),
@@ -31,6 +31,7 @@ const PACKAGES: [(Need, Sign, &[&str]); 16] = [
     (Need::Network, Sign::Program("iperf3"), &["iperf3"]),
     (Need::Network, Sign::Program("ps"), &["procps"]),
     (Need::Network, Sign::Program("nsenter"), &["util-linux"]),
+    (Need::Network, Sign::File("/etc/services"), &["netbase"]),
     (Need::Qemu, Sign::Program("qemu-system-x86_64"), &["qemu-system-x86"]),
     (Need::Qemu, Sign::File("/bin/busybox"), &["busybox-static"]),
     (Need::Qemu, Sign::Program("modprobe"), &["kmod"]),
