@@ -11,6 +11,9 @@ pub const EXPIRE_NODEST: u32 = 1 << 1;
 pub const EXPIRE_QUIESCENT_TEMPLATE: u32 = 1 << 2;
 /// [`Config::flags`]: a SYN on a closing connection continues it (the kernel's `conn_reuse_mode = 0`).
 pub const NO_CONN_REUSE: u32 = 1 << 3;
+/// [`Config::flags`]: there are one-packet services under NAT, so a packet for no service may be an answer of theirs ([`crate::once`]).
+/// Set by the daemon while it is so, not by its user.
+pub const ANSWERERS: u32 = 1 << 4;
 
 /// Run-time configuration.
 #[repr(C)]

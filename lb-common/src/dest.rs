@@ -47,8 +47,14 @@ pub struct Dest {
     pub weight: u32,
     /// IPv4 tunnels: one's complement sum of the outer header without length, TOS and TTL.
     pub tunnel_sum: u32,
+    /// Address of its service, in the wide form.
+    pub vip: [u64; 2],
+    /// Port of its service, network byte order; 0 is every port.
+    pub vport: u16,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub zero: [u16; 3],
+    /// Zero.
+    pub reserved: [u64; 3],
 }
 
 const _: () = assert!(size_of::<Dest>() == 128);
@@ -71,7 +77,10 @@ impl Dest {
         lower: 0,
         weight: 0,
         tunnel_sum: 0,
-        reserved: [0; 6],
+        vip: [0; 2],
+        vport: 0,
+        zero: [0; 3],
+        reserved: [0; 3],
     };
 }
 

@@ -13,6 +13,8 @@ pub const DEFAULT_SERVICES: u32 = 16_384;
 pub const DEFAULT_SERVERS: u32 = 32_768;
 /// Slots for picks by default, shared by all services; each slot is 4 bytes.
 pub const DEFAULT_PICKS: u32 = 1 << 20;
+/// One-packet flows under NAT whose way back is remembered ([`crate::once::Trace`]); a power of two.
+pub const TRACES: u32 = 1 << 16;
 /// Interfaces that packets may leave by.
 pub const MAX_PORTS: u32 = 64;
 /// Bits in the service filter.
@@ -64,8 +66,10 @@ pub mod map {
     pub const CONNS6: &str = "LVX_CONNS6";
     /// [`crate::table::Hands`], one element.
     pub const HANDS: &str = "LVX_HANDS";
-    /// Hash from [`crate::service::ServiceKey`] to the index in [`SERVICES`].
+    /// Hash from [`crate::service::ServiceKey`] to the index in [`SERVICES`], and of answerers to that in [`DESTS`] ([`crate::once`]).
     pub const SERVICE_KEYS: &str = "LVX_SERVICE_KEYS";
+    /// [`crate::once::Trace`].
+    pub const TRACES: &str = "LVX_TRACES";
     /// [`crate::service::Service`].
     pub const SERVICES: &str = "LVX_SERVICES";
     /// The words of the service filter.

@@ -16,6 +16,9 @@ pub const IPV6: u8 = 41;
 /// Set in the protocol of a persistence template, so that no packet is ever taken for one of it.
 pub const TEMPLATE: u8 = 0x80;
 
+/// Set in the protocol of an answerer's key ([`crate::once`]), so that no packet is ever taken for one to it.
+pub const ANSWERER: u8 = 0x40;
+
 /// Forwarding method: masquerading (NAT).
 pub const NAT: u8 = 0;
 /// Forwarding method: gatewaying (direct routing).

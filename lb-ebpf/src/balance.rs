@@ -5,7 +5,7 @@ use crate::icmp::{self, Problem};
 use crate::ip::{Ip, Packet, is_syn};
 use crate::memory::Maps;
 use crate::raw::{ETH, get};
-use crate::{count, maps, open, reply};
+use crate::{count, maps, once, open, reply};
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::XdpContext;
@@ -13,7 +13,7 @@ use lb_common::config::{Config, EXPIRE_NODEST, NO_CONN_REUSE};
 use lb_common::conn::{self, CONFIRMED, Conn};
 use lb_common::dest;
 use lb_common::family::{V4, V6};
-use lb_common::table::{self, Found, Shape};
+use lb_common::table::{self, Found, Shape, Tuple};
 use lb_common::tcp::{self, Direction, State};
 use lb_common::time::{Tick, reached, tick_of_ns};
 use lb_common::verdict::Verdict;
@@ -60,6 +60,10 @@ pub const PERSIST: u64 = 1 << 62;
 pub const MAX_TEMPLATE: u32 = (1 << 29) - 1;
 /// Servers that are tried when answers would be another connection's.
 const MAX_CONFLICTS: u32 = 4;
+/// With [`MISS`]: no connection is to be kept ([`once::send`]); in [`crate::open::open`]'s answer.
+pub const ONCE: u64 = 1 << 60;
+/// With [`MISS`]: the packet may be an answer to such a packet ([`once::back`]).
+pub const ANSWER: u64 = 1 << 61;
 /// See [`MISS`].
 pub const REPLACE: u64 = 1 << 62;
 
@@ -112,15 +116,25 @@ fn family<F: Ip>(ctx: &XdpContext) -> u64 {
     if known & MISS == 0 {
         return known;
     }
+    if known & ANSWER != 0 {
+        return F::back_once(ctx);
+    }
     let mut tries = 0;
     loop {
         let picked = F::open(ctx);
         if picked & MISS == 0 {
             return picked;
         }
+        if picked & ANSWER != 0 {
+            return F::back_once(ctx);
+        }
+        let once = picked & ONCE != 0;
         let picked = if picked & PERSIST == 0 { picked } else { F::stick(ctx, picked) };
         if picked & MISS == 0 {
             return picked;
+        }
+        if once {
+            return F::send_once(ctx, picked as u32);
         }
         let made = F::make(ctx, picked as u32, (picked >> 32) as u32 & MAX_TEMPLATE, known);
         if made == MISS {
@@ -164,12 +178,12 @@ pub fn packet<F: Ip>(ctx: &XdpContext) -> u64 {
     let t = &p.tuple;
     let hash = hash::flow::<F>(&config.seed, t.src, t.dst, t.ports, t.proto);
     let Some(found) = table::find::<F, Maps>(&Maps, &shape::<F>(config), hash, t) else {
-        return if open::may_be_service(t) { MISS } else { Outcome::pass(Verdict::PassedNoService).pack() };
+        return unknown(config, t);
     };
     let now = now(config);
     // SAFETY: a record; whoever refills it changes the control word, which is read again below.
     if reached(now, unsafe { (*found.conn).expires }) {
-        return if open::may_be_service(t) { MISS } else { Outcome::pass(Verdict::PassedNoService).pack() };
+        return unknown(config, t);
     }
     if found.reverse {
         return reply::back(ctx, config, &p, now, &found).pack();
@@ -177,6 +191,18 @@ pub fn packet<F: Ip>(ctx: &XdpContext) -> u64 {
     match forwards(ctx, config, &p, now, &found) {
         Ok(outcome) => outcome.pack(),
         Err(ctl) => MISS | REPLACE | ctl >> 32,
+    }
+}
+
+/// A packet without a connection: for a service perhaps, or an answer to a packet for one, or neither.
+#[inline(always)]
+fn unknown<F: Ip>(config: &Config, t: &Tuple<F>) -> u64 {
+    if open::may_be_service(t) {
+        MISS
+    } else if once::may_be_answer(config, t) {
+        MISS | ANSWER
+    } else {
+        Outcome::pass(Verdict::PassedNoService).pack()
     }
 }
 

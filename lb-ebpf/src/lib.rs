@@ -22,6 +22,7 @@ pub mod icmp;
 pub mod ip;
 pub mod maps;
 pub mod memory;
+pub mod once;
 pub mod open;
 pub mod raw;
 pub mod reply;

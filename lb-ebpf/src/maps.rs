@@ -8,7 +8,8 @@ use lb_common::conn::{Conn4, Conn6};
 use lb_common::dest::{Dest, DestConns, Port};
 use lb_common::family::{V4, V6};
 use lb_common::filter::FILTER_WORDS;
-use lb_common::limits::{MAX_PORTS, SIGNAL_BYTES};
+use lb_common::limits::{MAX_PORTS, SIGNAL_BYTES, TRACES};
+use lb_common::once::Trace;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::stats::{Cpu, DestStats};
 use lb_common::table::{Bucket, Hands, New};
@@ -34,6 +35,9 @@ pub static LVX_HANDS: Array<Hands> = Array::pinned(1, BPF_F_MMAPABLE);
 /// See [`lb_common::limits::map::SERVICE_KEYS`].
 #[map]
 pub static LVX_SERVICE_KEYS: HashMap<ServiceKey, u32> = HashMap::pinned(1, 0);
+/// See [`lb_common::limits::map::TRACES`].
+#[map]
+pub static LVX_TRACES: Array<Trace> = Array::pinned(TRACES, 0);
 /// See [`lb_common::limits::map::SERVICES`].
 #[map]
 pub static LVX_SERVICES: Array<Service> = Array::pinned(1, BPF_F_MMAPABLE);

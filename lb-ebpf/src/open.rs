@@ -1,17 +1,19 @@
 //! A packet without a connection: is it for a virtual service, which real server is next, and the connection's making.
 
-use crate::balance::{MISS, Outcome, PERSIST, REPLACE, now, shape};
+use crate::balance::{ANSWER, MISS, ONCE, Outcome, PERSIST, REPLACE, now, shape};
 use crate::icmp::{self, Problem};
 use crate::ip::{Ip, is_syn};
 use crate::memory::Maps;
 use crate::raw::{ETH, get};
-use crate::{atomics, count, maps};
+use crate::{atomics, count, maps, once};
 use aya_ebpf::programs::XdpContext;
 use lb_common::config::{Config, EXPIRE_QUIESCENT_TEMPLATE, SLOPPY_TCP};
-use lb_common::conn::{self, REVERSE, TEMPLATE};
+use lb_common::conn::{self, CONFIRMED, REVERSE, TEMPLATE};
 use lb_common::dest::{PRESENT, USABLE, next_hop};
 use lb_common::limits::MAX_PICK_TRIES;
-use lb_common::service::{COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, PERSISTENT, Plan, Service, ServiceKey};
+use lb_common::service::{
+    COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, ONE_PACKET, PERSISTENT, Plan, Service, ServiceKey,
+};
 use lb_common::table::{self, Created, Tuple};
 use lb_common::tcp::{self, Direction};
 use lb_common::verdict::Verdict;
@@ -31,7 +33,7 @@ pub fn may_be_service<F: Ip>(t: &Tuple<F>) -> bool {
 }
 
 #[inline(always)]
-fn filtered(addr: [u64; 2], port: u16, proto: u8) -> bool {
+pub(crate) fn filtered(addr: [u64; 2], port: u16, proto: u8) -> bool {
     let bit = filter::bit(addr, port, proto);
     match maps::LVX_FILTER.get(bit / 64) {
         Some(word) => (*word >> (bit % 64)) & 1 != 0,
@@ -40,7 +42,7 @@ fn filtered(addr: [u64; 2], port: u16, proto: u8) -> bool {
 }
 
 #[inline(always)]
-fn vport(ports: u32) -> u16 {
+pub(crate) fn vport(ports: u32) -> u16 {
     let [_, _, a, b] = ports.to_ne_bytes();
     u16::from_ne_bytes([a, b])
 }
@@ -61,12 +63,16 @@ fn service_of<F: Ip>(t: &Tuple<F>) -> Option<(u32, u16)> {
     Some((unsafe { *index }, port))
 }
 
-/// Picks the server of a packet that needs a connection: [`MISS`] with the server's number, or what becomes of the packet.
+/// Picks the server of a packet that needs a connection: [`MISS`] with the server's number, or what becomes of the packet. With [`ONCE`]
+/// no connection is to be made; with [`ANSWER`] the packet is for no service after all.
 #[inline(always)]
 pub fn open<F: Ip>(ctx: &XdpContext) -> u64 {
     let Ok(p) = F::parse(ctx) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
     let Some(config) = maps::LVX_CONFIG.get(0) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
-    let Some((service, port)) = service_of(&p.tuple) else { return Outcome::pass(Verdict::PassedNoService).pack() };
+    let Some((service, port)) = service_of(&p.tuple) else {
+        let answer = once::may_be_answer(config, &p.tuple);
+        return if answer { MISS | ANSWER } else { Outcome::pass(Verdict::PassedNoService).pack() };
+    };
     if p.tuple.proto == proto::TCP && !is_syn(p.tuple.proto, p.flags) && config.flags & SLOPPY_TCP == 0 {
         return Outcome::pass(Verdict::PassedNoConnection).pack();
     }
@@ -74,14 +80,16 @@ pub fn open<F: Ip>(ctx: &XdpContext) -> u64 {
         return Outcome::pass(Verdict::PassedMalformed).pack();
     }
     let Some(element) = maps::LVX_SERVICES.get(service) else { return Outcome::drop(Verdict::DroppedInternal).pack() };
+    // A model that is checked says that it is UDP; a connection of TCP must be kept in any case.
+    let once = if element.flags & ONE_PACKET != 0 && p.tuple.proto == proto::UDP { ONCE } else { 0 };
     if element.flags & PERSISTENT != 0 {
-        return MISS | PERSIST | (port as u64) << 32 | service as u64;
+        return MISS | PERSIST | once | (port as u64) << 32 | service as u64;
     }
     let picked = lvx_pick(service, sched_hash::fold::<F>(p.tuple.src), client_port(p.tuple.ports) as u32);
     if picked & NO_PICK != 0 {
         return icmp::answer(ctx, &p, Problem::NoServer).pack();
     }
-    MISS | picked
+    MISS | once | picked
 }
 
 /// The server of a client of a persistent service: that of its template, or the next pick, for which a template is made. The answer is
@@ -119,6 +127,10 @@ pub fn stick<F: Ip>(ctx: &XdpContext, service: u64) -> u64 {
         if ctl & TEMPLATE != 0 && !table::is_dead::<F, Maps>(t, ctl, now) && may_stay(config, dest) {
             // SAFETY: a record.
             unsafe { (*t).expires = expires };
+            // No connection will ever say so, but a client that comes back is there.
+            if element.flags & ONE_PACKET != 0 && ctl & CONFIRMED == 0 {
+                table::confirm::<F, Maps>(&Maps, t, ctl);
+            }
             return MISS | (sought + 1) << 32 | dest as u64;
         }
         replace = Some(ctl);
@@ -173,7 +185,7 @@ fn may_stay(config: &Config, dest: u32) -> bool {
 
 /// The way that the frame came by: its sender, and the port of the interface; 0 if that is none of ours.
 #[inline(always)]
-fn came_by(ctx: &XdpContext) -> u64 {
+pub(crate) fn came_by(ctx: &XdpContext) -> u64 {
     let eth = ctx.data();
     if eth + ETH > ctx.data_end() {
         return 0;

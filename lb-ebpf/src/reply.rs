@@ -11,6 +11,8 @@ use aya_ebpf::helpers::generated::bpf_fib_lookup as fib_lookup;
 use aya_ebpf::programs::XdpContext;
 use lb_common::config::Config;
 use lb_common::conn;
+#[cfg(doc)]
+use lb_common::conn::Conn;
 use lb_common::dest::next_hop;
 use lb_common::table::Found;
 use lb_common::tcp::Direction;
@@ -41,6 +43,26 @@ pub fn back<F: Ip>(ctx: &XdpContext, config: &Config, p: &Packet<F>, now: Tick, 
     if generation != config.next_hop_generation {
         hop = F::look_up(ctx, found.index);
     }
+    let [_, _, v0, v1] = ports.to_ne_bytes();
+    send(ctx, p, &Translation { vip, vport: u16::from_ne_bytes([v0, v1]), l4_delta, ip_delta }, hop)
+}
+
+/// What an answer shall look like, and the checksum deltas of the client's packets ([`Conn`]).
+#[derive(Clone, Copy)]
+pub struct Translation<F: Ip> {
+    /// Its source.
+    pub vip: F::Addr,
+    /// Its source port as it stands in the packet.
+    pub vport: u16,
+    /// Delta of the transport checksum.
+    pub l4_delta: u16,
+    /// Delta of the header's checksum.
+    pub ip_delta: u16,
+}
+
+/// Rewrites an answer and sends it to `hop`; to the kernel if that is 0.
+#[inline(always)]
+pub fn send<F: Ip>(ctx: &XdpContext, p: &Packet<F>, t: &Translation<F>, hop: u64) -> Outcome {
     let port = maps::LVX_PORTS.get((hop >> 48) as u32);
     let fits = match port {
         Some(port) => p.len <= port.mtu,
@@ -52,19 +74,18 @@ pub fn back<F: Ip>(ctx: &XdpContext, config: &Config, p: &Packet<F>, now: Tick, 
     }
     // SAFETY: parsing compared both headers with the end, and the head has not moved.
     unsafe {
-        let [_, _, v0, v1] = ports.to_ne_bytes();
-        put(p.ip + F::SRC, vip);
-        put(p.l4, [v0, v1]);
-        fix_transport(p, !l4_delta);
+        put(p.ip + F::SRC, t.vip);
+        put(p.l4, t.vport);
+        fix_transport(p, !t.l4_delta);
     }
     let (Some(port), true, true) = (port, hop != 0, fits) else {
         // SAFETY: as above.
-        unsafe { F::fix_header(p.ip, !ip_delta as u32) };
+        unsafe { F::fix_header(p.ip, !t.ip_delta as u32) };
         return Outcome::pass(Verdict::PassedReply);
     };
     // SAFETY: as above.
     unsafe {
-        lower_ttl(p, !ip_delta as u32);
+        lower_ttl(p, !t.ip_delta as u32);
         transmit::write_macs(p.ip - ETH, hop, &port.mac);
     }
     Outcome { verdict: Verdict::ForwardedNatReply, action: transmit::send(ctx, hop, port.ifindex) }
@@ -79,14 +100,11 @@ union Query {
 
 const _: () = assert!(size_of::<Query>() == 64 && core::mem::offset_of!(bpf_fib_lookup, ifindex) == 8);
 
-/// Asks the kernel's routing tables for the way to the client, and keeps the answer in the connection. Where there is none
-/// (forwarding is off, the neighbour is not resolved) the way that the client's first packet came by is as good.
+/// Asks the kernel's routing tables for the way from the VIP to a client: the word of [`next_hop`], or 0 where there is none: forwarding
+/// is off, the neighbour is not resolved, or the interface is none of ours.
 #[inline(always)]
-pub fn look_up<F: Ip>(ctx: &XdpContext, index: u32) -> u64 {
-    let Some(c) = F::conn(index) else { return 0 };
-    let Some(config) = maps::LVX_CONFIG.get(0) else { return 0 };
-    // SAFETY: a record. Should it be refilled meanwhile, the new connection asks again: its generation is 0.
-    let (src, dst, before) = unsafe { (F::wide((*c).vip), F::wide((*c).client), crate::atomics::load(&raw const (*c).ctl)) };
+pub fn route<F: Ip>(ctx: &XdpContext, vip: F::Addr, client: F::Addr) -> u64 {
+    let (src, dst) = (F::wide(vip), F::wide(client));
     let mut query = Query { words: [0; 8] };
     let words = [F::AF as u64, (ctx.ingress_ifindex() as u64) & 0xffff_ffff, src[0], src[1], dst[0], dst[1], 0, 0];
     let mut i = 0;
@@ -98,17 +116,30 @@ pub fn look_up<F: Ip>(ctx: &XdpContext, index: u32) -> u64 {
     }
     // SAFETY: a structure on the stack and its size.
     let result = unsafe { fib_lookup(ctx.as_ptr(), &raw mut query.q, size_of::<bpf_fib_lookup>() as i32, 0) };
+    if result != 0 {
+        return 0;
+    }
     // SAFETY: plain integers, which the kernel filled.
     let (ifindex, dmac) = unsafe { (query.q.ifindex, query.q.dmac) };
+    // SAFETY: a hash map; its values are never freed while the program runs.
+    match unsafe { maps::LVX_PORT_OF.get(ifindex) } {
+        Some(port) => next_hop(dmac, *port as u16),
+        None => 0,
+    }
+}
+
+/// Asks for the way to the client, and keeps the answer in the connection. Where there is none the way that the client's first packet
+/// came by is as good.
+#[inline(always)]
+pub fn look_up<F: Ip>(ctx: &XdpContext, index: u32) -> u64 {
+    let Some(c) = F::conn(index) else { return 0 };
+    let Some(config) = maps::LVX_CONFIG.get(0) else { return 0 };
+    // SAFETY: a record. Should it be refilled meanwhile, the new connection asks again: its generation is 0.
+    let (vip, client, before) = unsafe { ((*c).vip, (*c).client, crate::atomics::load(&raw const (*c).ctl)) };
+    let found = route::<F>(ctx, vip, client);
     // SAFETY: a record. Two CPUs that look up at once write the same.
     unsafe {
-        let mut hop = (*c).reply;
-        if result == 0 {
-            // SAFETY: a hash map; its values are never freed while the program runs.
-            if let Some(port) = maps::LVX_PORT_OF.get(ifindex) {
-                hop = next_hop(dmac, *port as u16);
-            }
-        }
+        let hop = if found != 0 { found } else { (*c).reply };
         if conn::same_owner(before, crate::atomics::load(&raw const (*c).ctl)) {
             (*c).reply = hop;
             (*c).reply_generation = config.next_hop_generation;

@@ -24,6 +24,10 @@ pub trait Cold: Family {
     fn stick(ctx: &XdpContext, service: u64) -> u64;
     /// [`crate::open::make`], out of line.
     fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64;
+    /// [`crate::once::send`], out of line.
+    fn send_once(ctx: &XdpContext, dest: u32) -> u64;
+    /// [`crate::once::back`], out of line.
+    fn back_once(ctx: &XdpContext) -> u64;
     /// [`table::seek`], out of line.
     fn seek(hash: u64, t: &Tuple<Self>) -> u64;
     /// [`table::insert_entry`], out of line.
@@ -85,7 +89,7 @@ pub(super) fn allocate<F: Ip>(now: Tick) -> u64 {
 
 /// Makes a family's routines, under these names.
 macro_rules! out_of_line {
-    ($family:ty: $packet:ident $change:ident $open:ident $stick:ident $make:ident $seek:ident $insert:ident $remove:ident $scan:ident $allocate:ident $answer:ident $look_up:ident) => {
+    ($family:ty: $packet:ident $change:ident $open:ident $stick:ident $make:ident $seek:ident $insert:ident $remove:ident $scan:ident $allocate:ident $answer:ident $look_up:ident $send_once:ident $back_once:ident) => {
         impl $crate::ip::Cold for $family {
             #[inline(always)]
             fn packet(ctx: &XdpContext) -> u64 {
@@ -110,6 +114,16 @@ macro_rules! out_of_line {
             #[inline(always)]
             fn make(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64 {
                 $make(ctx.ctx, dest, template, miss)
+            }
+
+            #[inline(always)]
+            fn send_once(ctx: &XdpContext, dest: u32) -> u64 {
+                $send_once(ctx.ctx, dest)
+            }
+
+            #[inline(always)]
+            fn back_once(ctx: &XdpContext) -> u64 {
+                $back_once(ctx.ctx)
             }
 
             #[inline(always)]
@@ -181,6 +195,20 @@ macro_rules! out_of_line {
         #[inline(never)]
         pub extern "C" fn $stick(ctx: *mut xdp_md, service: u64) -> u64 {
             open::stick::<$family>(&XdpContext::new(ctx), service)
+        }
+
+        /// [`once::send`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $send_once(ctx: *mut xdp_md, dest: u32) -> u64 {
+            once::send::<$family>(&XdpContext::new(ctx), dest)
+        }
+
+        /// [`once::back`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $back_once(ctx: *mut xdp_md) -> u64 {
+            once::back::<$family>(&XdpContext::new(ctx))
         }
 
         /// [`icmp::build`].

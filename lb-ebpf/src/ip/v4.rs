@@ -2,7 +2,7 @@
 
 use super::{Ip, Packet, holds, transport};
 use crate::raw::{ETH, get, put};
-use crate::{balance, icmp, maps, open, reply};
+use crate::{balance, icmp, maps, once, open, reply};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::conn::Conn;
@@ -127,4 +127,5 @@ super::cold::out_of_line! {
     lvx_packet_v4 lvx_change_v4 lvx_open_v4 lvx_stick_v4
     lvx_make_v4 lvx_seek_v4 lvx_insert_v4 lvx_remove_v4
     lvx_scan_v4 lvx_allocate_v4 lvx_answer_v4 lvx_look_up_v4
+    lvx_send_once_v4 lvx_back_once_v4
 }

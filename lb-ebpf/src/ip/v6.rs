@@ -2,7 +2,7 @@
 
 use super::{Ip, Packet, holds, transport};
 use crate::raw::{ETH, get};
-use crate::{balance, icmp, maps, open, reply};
+use crate::{balance, icmp, maps, once, open, reply};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::conn::Conn;
@@ -142,4 +142,5 @@ super::cold::out_of_line! {
     lvx_packet_v6 lvx_change_v6 lvx_open_v6 lvx_stick_v6
     lvx_make_v6 lvx_seek_v6 lvx_insert_v6 lvx_remove_v6
     lvx_scan_v6 lvx_allocate_v6 lvx_answer_v6 lvx_look_up_v6
+    lvx_send_once_v6 lvx_back_once_v6
 }

@@ -10,7 +10,7 @@ use super::interfaces::Interfaces;
 use super::state::Store;
 use crate::api::{Services, Status};
 use crate::engine::{Connections, Engine, Sweeper};
-use crate::model::{Desired, Edit, EditError, EditErrorKind, ServiceId, ServiceSpec, Timeouts};
+use crate::model::{Desired, Edit, EditError, ServiceId, Timeouts};
 use crate::net::{Event, Reach};
 use aya::maps::{MapData, RingBuf};
 use lb_common::tcp::{ESTABLISHED, FIN_WAIT, STATES, TEMPLATE, UDP};
@@ -58,14 +58,6 @@ pub struct Core {
 
 /// Messages of the packet path: services whose schedulers want to be asked again.
 pub type Signals = RingBuf<MapData>;
-
-/// Refuses what the packet path has not got yet.
-fn supported(spec: &ServiceSpec) -> Result<(), EditError> {
-    if !spec.one_packet {
-        return Ok(());
-    }
-    Err(EditError::new(EditErrorKind::Unsupported, format!("service {}: LVX has no one-packet scheduling (-o) yet", spec.id)))
-}
 
 /// Waits for messages; for ever where there is no ring buffer.
 async fn signalled(signals: Option<&mut AsyncFd<Signals>>) -> Vec<u32> {
@@ -240,7 +232,6 @@ impl Core {
     /// # Errors
     /// If there is no room; nothing changed then.
     pub fn replace(&mut self, desired: Desired) -> Result<(), EditError> {
-        desired.services.iter().try_for_each(|s| supported(&s.spec))?;
         self.engine.reconcile(&desired)?;
         self.desired = desired;
         let mut targets = self.engine.targets();

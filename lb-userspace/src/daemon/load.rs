@@ -11,7 +11,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::config::Config;
 use lb_common::filter::FILTER_WORDS;
-use lb_common::limits::{ABI_VERSION, MAX_PORTS, map};
+use lb_common::limits::{ABI_VERSION, MAX_PORTS, TRACES, map};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -126,6 +126,7 @@ fn shapes(sizes: &Sizes, cpus: u32) -> Result<Vec<(&'static str, u32)>, LoadErro
         (map::HANDS, 1),
         (map::FILTER, FILTER_WORDS),
         (map::PORTS, MAX_PORTS),
+        (map::TRACES, TRACES),
         (map::PORT_OF, MAX_PORTS),
         (map::TX, MAX_PORTS),
     ];

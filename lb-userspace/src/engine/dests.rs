@@ -200,6 +200,7 @@ impl Dests {
         let (real, family) = wide_of(spec.id.address);
         if claim.revived {
             self.write_way(slot, way);
+            // Its service is the same by name, and so are VIP and port.
             self.memory.u32(slot, offset_of!(Dest, service)).store(service, Ordering::Release);
             self.edit_fields(slot, spec);
         } else {
@@ -220,6 +221,8 @@ impl Dests {
                 lower: spec.lower_threshold,
                 weight: spec.weight,
                 tunnel_sum: way.tunnel_sum,
+                vip: wide_of(name.0.address).0,
+                vport: name.0.port.to_be(),
                 ..Dest::EMPTY
             };
             self.memory.write(slot, &dest);

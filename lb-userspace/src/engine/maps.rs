@@ -190,7 +190,8 @@ impl Sizes {
             (map::INDEX6, buckets),
             (map::CONNS4, records),
             (map::CONNS6, records),
-            (map::SERVICE_KEYS, self.services),
+            // Services, and servers of one-packet services.
+            (map::SERVICE_KEYS, self.services.saturating_add(self.servers)),
             (map::SERVICES, self.services),
             (map::DESTS, self.servers),
             (map::DEST_CONNS, self.servers),
@@ -289,8 +290,9 @@ impl Maps {
             port_of,
             devices: Devices::Kernel(devices),
         };
-        if service_key_count < maps.services.len() {
-            let (found, expected) = (service_key_count.into(), maps.services.len().into());
+        let keys = u64::from(maps.services.len()) + u64::from(maps.dests.len());
+        if u64::from(service_key_count) < keys {
+            let (found, expected) = (service_key_count.into(), keys);
             return Err(MapsError::Shape { map: map::SERVICE_KEYS, what: "the number of elements", found, expected });
         }
         maps.check()?;
@@ -309,7 +311,7 @@ impl Maps {
             conns4: Mapped::heap(records),
             conns6: Mapped::heap(records),
             hands: Mapped::heap(1),
-            service_keys: Table::Heap { map: std::collections::HashMap::new(), max: sizes.services as usize },
+            service_keys: Table::Heap { map: std::collections::HashMap::new(), max: (sizes.services + sizes.servers) as usize },
             services: Mapped::heap(sizes.services),
             filter: Mapped::heap(FILTER_WORDS),
             picks: Mapped::heap(sizes.picks),

@@ -7,6 +7,7 @@
 //! Invariant: this process is the only writer of everything but the counters, the cursors and the connection table. Whatever
 //! packets may still refer to rests before it is used for something else (see `slots`).
 
+mod answerers;
 mod connections;
 mod dests;
 mod diff;
@@ -34,10 +35,11 @@ pub use sweep::{Sweeper, Swept};
 
 use crate::model::{Desired, ServerId, ServiceId};
 use crate::net::{LinkInfo, Reach};
+use answerers::Answerers;
 use dests::Dests;
 use filter::Filter;
 use hops::Hops;
-use lb_common::config::Config;
+use lb_common::config::{ANSWERERS, Config};
 use lb_common::limits::{ABI_VERSION, map};
 use lb_common::service::Service;
 use mapped::Mapped;
@@ -62,6 +64,7 @@ pub struct Engine {
     running: HashMap<ServiceId, Running>,
     /// Which service an element is.
     by_slot: HashMap<u32, ServiceId>,
+    answerers: Answerers,
     dests: Dests,
     counters: Counters,
     hops: Hops,
@@ -122,11 +125,13 @@ impl Engine {
             picks: Picks::new(picks.len()),
             picks_memory: picks,
         };
+        config.u32(0, offset_of!(Config, flags)).fetch_and(!ANSWERERS, Ordering::AcqRel);
         Ok(Self {
             config,
             services,
             running: HashMap::new(),
             by_slot: HashMap::new(),
+            answerers: Answerers::default(),
             dests,
             counters,
             hops: Hops::default(),
@@ -140,9 +145,10 @@ impl Engine {
         })
     }
 
-    /// Sets [`Config::flags`].
+    /// Sets [`Config::flags`], but for those that the engine keeps itself.
     pub fn set_flags(&mut self, flags: u32) {
-        self.config.u32(0, offset_of!(Config, flags)).store(flags, Ordering::Release);
+        let word = self.config.u32(0, offset_of!(Config, flags));
+        word.store((word.load(Ordering::Relaxed) & ANSWERERS) | (flags & !ANSWERERS), Ordering::Release);
     }
 
     /// Sets the timeout of a state. Those of `--set` are [`Desired`]'s: [`Engine::reconcile`] sets them.

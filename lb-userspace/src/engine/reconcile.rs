@@ -9,7 +9,7 @@ use super::diff::{Diff, State, common_ends, diff, places, remainder};
 use super::picks::Region;
 use super::plan::{self, planner};
 use super::services::Running;
-use super::{Engine, stats};
+use super::{Engine, answerers, stats};
 use crate::api::Stats;
 use crate::model::{Desired, EditError, EditErrorKind, ServerId, ServerSpec, ServiceId, ServiceState, Timeouts};
 use crate::sched::plan::Planner;
@@ -287,11 +287,18 @@ impl Engine {
         }
     }
 
+    /// Makes the servers of a one-packet service known by their answers.
+    fn set_answerers(&mut self, state: &ServiceState, slots: impl Iterator<Item = u32>) {
+        let wanted = answerers::of(state, slots);
+        self.answerers.set(&mut self.services, &self.config, &state.spec.id, wanted);
+    }
+
     fn add_service(&mut self, p: Prepared) -> Result<(), EditError> {
         let (Some(slot), Some(planner)) = (p.slot, p.planner) else { return Ok(()) };
         self.incarnation += 1;
         let id = p.state.spec.id;
         self.publish(&p.state, &p.places, (slot, self.incarnation));
+        self.set_answerers(&p.state, p.places.iter().map(|place| place.slot()));
         let mut running = Running {
             slot,
             state: p.state,
@@ -304,6 +311,7 @@ impl Engine {
             basis: Vec::new(),
         };
         if let Err(error) = self.services.install(&mut running, &self.dests) {
+            self.answerers.set(&mut self.services, &self.config, &id, Vec::new());
             self.release(&running);
             return Err(full(format!("service {id}: the kernel does not take it: {error}")));
         }
@@ -319,6 +327,7 @@ impl Engine {
         let Some(mut running) = self.running.remove(&id) else { return };
         self.publish(&p.state, &p.places, (running.slot, running.incarnation));
         self.edit_servers(&running, &p);
+        self.set_answerers(&p.state, p.places.iter().map(|place| place.slot()));
         let gone: Vec<_> = p.gone.iter().filter_map(|slot| Some((*slot, self.dests.get(*slot)?.name?.1.address))).collect();
         running.servers = p.places.iter().map(|place| place.slot()).collect();
         running.state = p.state;
@@ -363,6 +372,7 @@ impl Engine {
         let Some(running) = self.running.remove(id) else { return };
         self.by_slot.remove(&running.slot);
         self.services.uninstall(&running);
+        self.answerers.set(&mut self.services, &self.config, id, Vec::new());
         self.release(&running);
     }
 
