@@ -26,7 +26,18 @@ struct Entry {
     suspected: [u64; 3],
 }
 
-/// Audits of one family's table.
+/// Counts that were put right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Healed {
+    /// Whose.
+    pub dest: u32,
+    /// As they were.
+    pub was: DestConns,
+    /// As the table has them.
+    pub is: DestConns,
+}
+
+/// Audits of the tables. A dest's connections are of one family; one audit can go through both tables, one after the other.
 #[derive(Default)]
 pub struct Audit {
     entries: Vec<Entry>,
@@ -53,8 +64,7 @@ pub fn counts<F: Family, M: Memory<F>>(m: &M, dest: u32) -> Option<DestConns> {
 }
 
 impl Audit {
-    /// Starts one, of dests 0 to `dests`. `made` tells how many connections of a dest were ever made; `None` leaves that dest out, which
-    /// is right for those of the other family.
+    /// Starts one, of dests 0 to `dests`. `made` tells how many connections of a dest were ever made; `None` leaves that dest out.
     pub fn begin<F: Family, M: Memory<F>>(&mut self, m: &M, dests: u32, made: impl Fn(u32) -> Option<u64>) {
         self.entries.resize(dests as usize, Entry::default());
         for (dest, e) in (0..dests).zip(&mut self.entries) {
@@ -86,16 +96,17 @@ impl Audit {
         }
     }
 
-    /// Ends it: puts right what is certainly wrong; the numbers of the dests whose counts changed.
-    pub fn finish<F: Family, M: Memory<F>>(&mut self, m: &M, made: impl Fn(u32) -> Option<u64>) -> Vec<u32> {
+    /// Ends it: puts right what is certainly wrong, and tells what that was.
+    pub fn finish<F: Family, M: Memory<F>>(&mut self, m: &M, made: impl Fn(u32) -> Option<u64>) -> Vec<Healed> {
         let mut healed = vec![];
         for (dest, e) in (0..).zip(&mut self.entries) {
-            let missing = match (e.before, counts(m, dest).zip(made(dest))) {
+            let (missing, was) = match (e.before, counts(m, dest).zip(made(dest))) {
                 (Some(before), Some(after)) if before == after => {
                     let n = after.0;
-                    [e.active.wrapping_sub(n.active), e.inactive.wrapping_sub(n.inactive), e.templates.wrapping_sub(n.templates)]
+                    let found = [e.active, e.inactive, e.templates];
+                    ([found[0].wrapping_sub(n.active), found[1].wrapping_sub(n.inactive), found[2].wrapping_sub(n.templates)], n)
                 }
-                _ => [0; 3],
+                _ => ([0; 3], DestConns::default()),
             };
             if missing == [0; 3] || missing != e.suspected {
                 e.suspected = missing;
@@ -110,7 +121,8 @@ impl Audit {
                 M::add(&raw mut (*n).templates, missing[2]);
             }
             keep_overload(m, dest);
-            healed.push(dest);
+            let is = DestConns { active: e.active, inactive: e.inactive, templates: e.templates, ..was };
+            healed.push(Healed { dest, was, is });
         }
         healed
     }

@@ -38,7 +38,7 @@ mod sweep;
 mod tests;
 
 #[cfg(any(test, feature = "user"))]
-pub use audit::{Audit, counts};
+pub use audit::{Audit, Healed, counts};
 pub use create::create;
 pub use hand::{allocate, scan};
 #[cfg(any(test, feature = "user"))]
@@ -46,7 +46,7 @@ pub use host::{HostMemory, Raw};
 pub use index::{find, insert_entry, remove_entry, seek};
 pub use records::{change_state, claim, confirm, count, is_claimed, is_dead, is_idle, references, release, take_down};
 #[cfg(any(test, feature = "user"))]
-pub use sweep::{Recovered, Swept, end, recover, snapshot, sweep_range};
+pub use sweep::{Recovered, Swept, end, recover, snapshot, sweep_range, touched};
 
 use crate::conn::Conn;
 use crate::dest::{Dest, DestConns};

@@ -9,14 +9,24 @@
 use super::hand::{changed, is_reapable};
 use super::index::{hash_of, remove_entry, tuples};
 use super::records::{drop_reference, references, take_down};
-use super::{ENTRY_REVERSE, Memory, STACK, Shape};
+use super::{ENTRY_REVERSE, HAND, Memory, STACK, Shape};
 use crate::conn::{self, Conn, LIVE, REVERSE, STACKED, SWEPT, TEMPLATE};
 use crate::family::Family;
 #[cfg(doc)]
 use crate::limits::REAP_GRACE;
-use crate::limits::TEMPLATE_REARM_S;
+use crate::limits::{ALLOC_TRIES, TEMPLATE_REARM_S};
 use crate::time::{Tick, reached, ticks_of_seconds};
 use core::sync::atomic::{Ordering, fence};
+
+/// Records that were ever used are below this: until the hand was all the way round it never took one far beyond where it stands. A
+/// table that never was full costs the sweeper no more than what was used of it.
+pub fn touched<F: Family, M: Memory<F>>(m: &M, shape: &Shape) -> u32 {
+    let Some(words) = m.hand() else { return shape.records };
+    // SAFETY: the family's words.
+    let hand = M::load(unsafe { words.add(HAND) });
+    // The hand moves on before a record is claimed.
+    if hand == 0 { 0 } else { u64::from(shape.records).min(hand.saturating_add(u64::from(ALLOC_TRIES))) as u32 }
+}
 
 /// What a piece of sweeping came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -147,7 +157,7 @@ pub fn recover<F: Family, M: Memory<F>>(m: &M, shape: &Shape) -> Recovered {
             break;
         }
     }
-    for index in 0..shape.records {
+    for index in 0..touched(m, shape) {
         let Some(c) = m.conn(index) else { break };
         // SAFETY: `c` is a record.
         let word = unsafe { &raw mut (*c).ctl };

@@ -13,6 +13,10 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Larger tables are swept no faster than this, so that a round costs little of a CPU.
 const RECORDS_PER_SECOND: u64 = 8_000_000;
 
+/// From one audit to the next, at least; and at least so many times what the last one took.
+const AUDIT: Duration = Duration::from_secs(5);
+const AUDIT_SHARE: u32 = 100;
+
 /// The running sweeper; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Sweeping {
@@ -29,8 +33,14 @@ impl Sweeping {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
+            let mut audit_at = Instant::now() + AUDIT;
             while !stopped.load(Ordering::Relaxed) {
                 round(&mut sweeper, &stopped);
+                if Instant::now() >= audit_at {
+                    let began = Instant::now();
+                    sweeper.audit(|| !stopped.load(Ordering::Relaxed));
+                    audit_at = Instant::now() + AUDIT.max(began.elapsed() * AUDIT_SHARE);
+                }
             }
         })?;
         Ok(Self { stop, thread: Some(thread) })

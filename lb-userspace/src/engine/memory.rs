@@ -10,6 +10,7 @@ use lb_common::config::Config;
 use lb_common::conn::Conn;
 use lb_common::dest::{Dest, DestConns};
 use lb_common::family::{Family, V4, V6};
+use lb_common::stats::DestStats;
 use lb_common::table::{Bucket, Hands, Memory, Shape};
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,7 @@ pub(super) struct TableMemory<F: Family> {
     hands: Mapped<Hands>,
     pub(super) dests: Mapped<Dest>,
     dest_conns: Mapped<DestConns>,
+    pub(super) dest_stats: Mapped<DestStats>,
 }
 
 impl TableMemory<V4> {
@@ -34,6 +36,7 @@ impl TableMemory<V4> {
             hands: maps.hands.clone(),
             dests: maps.dests.clone(),
             dest_conns: maps.dest_conns.clone(),
+            dest_stats: maps.dest_stats.clone(),
         }
     }
 }
@@ -47,6 +50,7 @@ impl TableMemory<V6> {
             hands: maps.hands.clone(),
             dests: maps.dests.clone(),
             dest_conns: maps.dest_conns.clone(),
+            dest_stats: maps.dest_stats.clone(),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! packets may still refer to rests before it is used for something else (see `slots`).
 
 mod answerers;
+mod audit;
 mod connections;
 mod dests;
 mod diff;

@@ -5,6 +5,7 @@
 //! What a daemon that was killed left half done is put right before the first step; nothing else may end connections until then.
 
 use super::Engine;
+use super::audit::Auditor;
 use super::memory::TableMemory;
 use super::occupancy::{Occupancy, Tell};
 use super::view::connections_for;
@@ -12,7 +13,7 @@ use crate::api::SweeperView;
 use aya::Pod;
 use lb_common::conn::Conn;
 use lb_common::family::{Family, V4, V6};
-use lb_common::table::{recover, sweep_range};
+use lb_common::table::{recover, sweep_range, touched};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,12 +88,13 @@ pub struct Sweeper {
     table4: Arc<TableMemory<V4>>,
     table6: Arc<TableMemory<V6>>,
     figures: Arc<Figures>,
-    /// Next record, counted through both tables.
-    at: u64,
+    /// Next record: table and number.
+    at: (usize, u32),
     /// See [`recover`].
     recovered: bool,
     round: Round,
     occupancy: [Occupancy; 2],
+    auditor: Auditor,
 }
 
 impl Engine {
@@ -103,10 +105,11 @@ impl Engine {
             table4: self.table4.clone(),
             table6: self.table6.clone(),
             figures: self.swept.clone(),
-            at: 0,
+            at: (0, 0),
             recovered: false,
             round: Round::default(),
             occupancy: Default::default(),
+            auditor: Auditor::new(self.table4.clone(), self.table6.clone()),
         }
     }
 }
@@ -124,24 +127,19 @@ impl Sweeper {
         let began = cpu_time();
         self.round.began.get_or_insert_with(Instant::now);
         let mut swept = Swept::default();
-        let first = u64::from(self.table4.conns.len());
-        let all = first + u64::from(self.table6.conns.len());
         while swept.seen < max_records && !swept.round {
             let left = max_records - swept.seen;
-            let (slot, got) = if self.at < first {
-                (0, sweep(&*self.table4, self.at as u32, left))
-            } else {
-                (1, sweep(&*self.table6, (self.at - first) as u32, left))
-            };
+            let (slot, from) = self.at;
+            let (got, end) = if slot == 0 { sweep(&*self.table4, from, left) } else { sweep(&*self.table6, from, left) };
             swept.seen += got.examined;
             swept.live += got.live;
             swept.expired += got.expired;
             self.round.live[slot] += u64::from(got.live);
             add(&self.figures.expired[slot], got.expired.into());
-            self.at += u64::from(got.examined);
-            if self.at >= all {
-                self.at = 0;
-                swept.round = true;
+            self.at.1 += got.examined;
+            if self.at.1 >= end {
+                swept.round = slot == 1;
+                self.at = (1 - slot, 0);
             }
         }
         self.round.seen += u64::from(swept.seen);
@@ -150,6 +148,27 @@ impl Sweeper {
             self.end_round();
         }
         swept
+    }
+
+    /// Compares real servers' counts with the tables and puts right what is certainly wrong, unless told to stop; how many servers' counts
+    /// were. It takes two audits to be certain.
+    pub fn audit(&mut self, go_on: impl Fn() -> bool) -> usize {
+        self.recover();
+        let Some(healed) = self.auditor.run(go_on) else { return 0 };
+        add(&self.figures.audits, 1);
+        add(&self.figures.healed, healed.len() as u64);
+        for h in &healed {
+            let show = |n: lb_common::dest::DestConns| {
+                format!("{} active, {} inactive, {} persistent", n.active as i64, n.inactive as i64, n.templates as i64)
+            };
+            tracing::warn!(
+                "real server {}: {} connections were counted, {} are in the table; the counts are put right",
+                self.auditor.name(h.dest),
+                show(h.was),
+                show(h.is)
+            );
+        }
+        healed.len()
     }
 
     /// Puts right what a killed daemon left, once.
@@ -188,10 +207,12 @@ impl Sweeper {
     }
 }
 
-/// Sweeps up to `max` records of one table from `start` on.
-fn sweep<F: Family>(table: &TableMemory<F>, start: u32, max: u32) -> lb_common::table::Swept
+/// Sweeps up to `max` records of one table from `start` on; and where the table ends, as far as it was ever used.
+fn sweep<F: Family>(table: &TableMemory<F>, start: u32, max: u32) -> (lb_common::table::Swept, u32)
 where
     Conn<F>: Pod,
 {
-    sweep_range(table, &table.shape(), table.now(), start, max)
+    let shape = table.shape();
+    let end = touched(table, &shape);
+    (sweep_range(table, &shape, table.now(), start, max.min(end.saturating_sub(start))), end)
 }

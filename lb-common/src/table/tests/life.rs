@@ -216,12 +216,12 @@ fn what_a_killed_daemon_left_is_put_right() {
         let orphans = u32::from(killed_after < 5);
         assert_eq!(recover(&*m, &s), Recovered { orphans, free: 2 });
         let mut audit = Audit::default();
-        let mut healed = vec![];
+        let mut healed: Vec<Vec<u32>> = vec![];
         for _ in 0..3 {
             audit.begin::<V4, R>(&m, 1, |_| Some(4));
             audit.go_through::<V4, R>(&m, &s, 0, 5);
             audit.go_through::<V4, R>(&m, &s, 5, s.records);
-            healed.push(audit.finish::<V4, R>(&m, |_| Some(4)));
+            healed.push(audit.finish::<V4, R>(&m, |_| Some(4)).into_iter().map(|h| h.dest).collect());
         }
         // The second audit in a row to find it puts it right.
         assert_eq!(healed, [vec![], if killed_after < 3 { vec![0] } else { vec![] }, vec![]]);

@@ -97,6 +97,7 @@ pub(super) fn check(m: &Table, s: &Shape, dests: u32) {
         let ctl = ctl(m, index);
         // SAFETY: a record that nobody changes.
         let c = unsafe { *record(m, index) };
+        assert!(conn::phase(ctl) == conn::FREE || index < touched::<V4, Raw<V4>>(m, s), "record {index} is in use, untouched");
         match conn::phase(ctl) {
             CLAIMED | SWEPT => panic!("record {index} is claimed"),
             STACKED => {
