@@ -36,6 +36,14 @@ pub(super) fn cache() -> Result<PathBuf> {
     Ok(cache)
 }
 
+/// The right to run a guest: one has all the machine. Tests run in parallel, within a process and beside others.
+pub(super) fn turn() -> Result<fs::File> {
+    let path = cache()?.join("turn");
+    let turn = fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    turn.lock().with_context(|| format!("lock {}", path.display()))?;
+    Ok(turn)
+}
+
 impl Kernel {
     /// Its meta package, and the directory it is kept in.
     fn package(self) -> &'static str {

@@ -119,7 +119,7 @@ impl Guest {
         self
     }
 
-    /// Boots, runs `script` with bash as root, powers off. The script finds `/proc`, `/sys`, `/dev`, bpffs, writable
+    /// Boots, runs `script` with bash as root, powers off; after other guests of this target directory. The script finds `/proc`, `/sys`, `/dev`, bpffs, writable
     /// `/tmp` and `/run`, and lo up; `set -eu` is its own business.
     ///
     /// # Errors
@@ -139,6 +139,8 @@ impl Guest {
         let guest = guest.file("/modules/order", order)?.file("/init", initramfs::INIT)?;
         let image = scratch.0.join("initramfs");
         initramfs::write(&image, &guest.files)?;
+        // Until the guest is done.
+        let _turn = kernel::turn()?;
         machine::run(&machine::Config {
             kernel: &kernel.image,
             initramfs: &image,

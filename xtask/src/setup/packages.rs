@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// Debian's packages, the need they are for, and the sign of their presence.
-const PACKAGES: [(Need, Sign, &[&str]); 17] = [
+const PACKAGES: &[(Need, Sign, &[&str])] = &[
     (Need::Build, Sign::Program("cc"), &["gcc", "libc6-dev"]),
     (Need::Build, Sign::Compiler, &["rustc-web", "rust-web-src"]),
     (Need::Build, Sign::Linker, &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]),
@@ -35,12 +35,15 @@ const PACKAGES: [(Need, Sign, &[&str]); 17] = [
     (Need::Qemu, Sign::Program("qemu-system-x86_64"), &["qemu-system-x86"]),
     (Need::Qemu, Sign::File("/bin/busybox"), &["busybox-static"]),
     (Need::Qemu, Sign::Program("modprobe"), &["kmod"]),
+    (Need::Qemu, Sign::Program("nft"), &["nftables"]),
+    (Need::Qemu, Sign::Program("mmdebstrap"), &["mmdebstrap"]),
+    (Need::Qemu, Sign::Program("mke2fs"), &["e2fsprogs"]),
 ];
 
 /// The packages that would bring what is missing.
 pub(super) fn missing(needs: &[Need]) -> Vec<&'static str> {
     let mut packages = Vec::new();
-    for (need, sign, names) in &PACKAGES {
+    for (need, sign, names) in PACKAGES {
         let there = !needs.contains(need)
             || match sign {
                 Sign::Program(name) => shell::has(name),
