@@ -192,6 +192,11 @@ impl Planner {
             basis.clear_overload();
             let mut picks = ahead(&basis, len);
             let mut low_water = (!whole).then_some(len as u32 / 2);
+            let may_overload = |s: &Server| s.overloaded || s.upper > 0;
+            if low_water.is_none() && pool.servers().iter().any(|s| s.upper > 0) && hides_others(&picks, &pool, may_overload) {
+                // Nobody else says that a server is overloaded by now.
+                low_water = Some(0);
+            }
             if hides_the_usable(&picks, &pool) {
                 // So many turns in a row are an overloaded server's that the packet path would give up on the way to a usable
                 // one: leave them out, and come back to see whether it still is.
@@ -217,10 +222,14 @@ fn hides_the_usable(picks: &[u32], pool: &Pool) -> bool {
     if pool.servers().iter().all(|s| !s.overloaded) || !pool.servers().iter().any(Server::usable) {
         return false;
     }
-    let overloaded = |key: &u32| pool.get(*key).is_some_and(|s| s.overloaded);
+    hides_others(picks, pool, |s| s.overloaded)
+}
+
+/// Whether more servers of which `skipped` is true follow each other than the packet path looks at.
+fn hides_others(picks: &[u32], pool: &Pool, skipped: impl Fn(&Server) -> bool) -> bool {
     let mut run = 0;
     for key in picks.iter().chain(picks) {
-        run = if overloaded(key) { run + 1 } else { 0 };
+        run = if pool.get(*key).is_some_and(&skipped) { run + 1 } else { 0 };
         if run >= MAX_PICK_TRIES {
             return true;
         }
@@ -289,6 +298,21 @@ mod tests {
         planner.commit(planner.draft(&pool, &flow(), 0));
         assert!(planner.plan().keys().iter().all(|k| *k == 2) && !planner.plan().keys().is_empty());
         assert_eq!(planner.plan().low_water(), Some(1));
+    }
+
+    /// Recorded: weights 4 5 4 88, the last with a threshold of 8, which it reaches within its turn.
+    #[test]
+    fn a_server_that_may_hide_others_has_each_pick_looked_at() {
+        let pool = [Server { upper: 8, lower: 3, ..server(6, 88) }, server(4, 4), server(3, 5), server(1, 4)];
+        let mut planner = Planner::new(SchedulerKind::Wrr, SchedFlags::default());
+        planner.commit(planner.draft(&pool, &flow(), 0));
+        assert_eq!(planner.plan().low_water(), Some(0));
+        let pool = [Server { overloaded: true, inactive: 8, ..pool[0] }, pool[1], pool[2], pool[3]];
+        assert_eq!(planner.draft(&pool, &flow(), 8).plan().keys()[0], 3);
+        // Where its turns are few, the packet path gets past it by itself.
+        let pool = [Server { upper: 8, ..server(6, 8) }, server(4, 4), server(3, 5), server(1, 4)];
+        planner.commit(planner.draft(&pool, &flow(), 0));
+        assert_eq!(planner.plan().low_water(), None);
     }
 
     #[test]
