@@ -5,7 +5,7 @@
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/services` | | [`Services`] |
 //! | `GET /v1/timeouts` | | [`crate::model::Timeouts`] |
-//! | `GET /v1/connections` | | one [`Connection`] a line |
+//! | `GET /v1/connections` | | one [`Connection`] a line; see [`Wanted`] |
 //! | `POST /v1/edits` | [`Edits`] | `204`, or an [`ErrorBody`] and nothing changed |
 //! | `POST /v1/zero` | [`Zero`] | `204` |
 //!
@@ -77,6 +77,9 @@ pub struct ServerView {
     pub persistent: u64,
     /// Whether its next hop is known.
     pub resolved: bool,
+    /// Whether it is at its upper threshold, or was and is not yet below the lower one.
+    #[serde(default)]
+    pub overloaded: bool,
     /// Counters.
     pub stats: Stats,
     /// Per second.
@@ -125,6 +128,35 @@ pub struct Connection {
     pub service: SocketAddr,
     /// Real server.
     pub server: SocketAddr,
+}
+
+/// Which connections `GET /v1/connections` is for, as its query: `?virtual=192.0.2.1:80&server=10.0.0.1:80&limit=100`. All if absent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Of this protocol.
+    #[serde(default)]
+    pub protocol: Option<crate::model::Protocol>,
+    /// To this VIP and port; port 0 is every port.
+    #[serde(default, rename = "virtual")]
+    pub service: Option<SocketAddr>,
+    /// At this real server; port 0 is every port.
+    #[serde(default)]
+    pub server: Option<SocketAddr>,
+    /// So many at most.
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+impl Wanted {
+    /// Whether a connection is one of them, but for the limit.
+    #[must_use]
+    pub fn has(&self, c: &Connection) -> bool {
+        let at = |want: Option<SocketAddr>, is: SocketAddr| {
+            want.is_none_or(|w| w.ip() == is.ip() && (w.port() == 0 || w.port() == is.port()))
+        };
+        self.protocol.is_none_or(|p| p == c.protocol) && at(self.service, c.service) && at(self.server, c.server)
+    }
 }
 
 /// `GET /v1/status`.

@@ -8,7 +8,7 @@ const IPVSADM_VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and 
 /// ipvsadm's own usage, the program's name as `@`.
 const USAGE: &str = include_str!("help.txt");
 
-const OPTIONS: &str = "
+pub(super) const OPTIONS: &str = "
 More options of lvxadm:
   --socket PATH                       control socket of lvxd (default: $LVX_SOCKET, or
                                       /run/lvx/lvxd.sock)
@@ -40,11 +40,55 @@ pub(super) fn version(name: Name) -> String {
     }
 }
 
+/// ipvsadm's usage.
+#[must_use]
+pub(super) fn usage(name: Name) -> String {
+    USAGE.replace('@', if name == Name::Ipvsadm { "ipvsadm" } else { "lvxadm" })
+}
+
+/// What ipvsadm's usage says of an option, and the name of its argument.
+pub(super) fn of_option(long: &str) -> (Option<String>, Option<&'static str>) {
+    let is_it = |l: &&str| {
+        let mut names = l.trim_start().split([' ', '|']);
+        l.starts_with("  --") && names.next().and_then(|n| n.strip_prefix("--")) == Some(long)
+    };
+    let mut lines = USAGE.lines().skip_while(|l| !is_it(l));
+    let Some(line) = lines.next() else { return (None, None) };
+    let (left, mut text) = match line.trim_start().rsplit_once("  ") {
+        Some((left, text)) => (left, text.to_owned()),
+        None => return (None, None),
+    };
+    for more in lines.take_while(|l| l.starts_with("        ")) {
+        text = text + " " + more.trim_start();
+    }
+    let argument = left.split_whitespace().find(|w| !w.starts_with('-')).map(|w| w.trim_matches(['[', ']']));
+    (Some(text), argument)
+}
+
 /// The usage.
 #[must_use]
 pub(super) fn text(name: Name) -> String {
     match name {
-        Name::Ipvsadm => version(name) + &USAGE.replace('@', "ipvsadm"),
-        Name::Lvxadm => format!("{}{}\n{}{OPTIONS}\n{DIFFERENCES}", version(name), USAGE.replace('@', "lvxadm"), verbs()),
+        Name::Ipvsadm => version(name) + &usage(name),
+        Name::Lvxadm => format!("{}{}\n{}{OPTIONS}\n{DIFFERENCES}", version(name), usage(name), verbs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_explained_in_the_words_of_the_usage() {
+        let of = |long: &str| {
+            let (text, argument) = of_option(long);
+            (text.unwrap_or_default(), argument.unwrap_or_default().to_owned())
+        };
+        assert_eq!(of("add-service"), ("add virtual service with options".into(), String::new()));
+        assert_eq!(of("tcp-service"), ("service-address is host[:port]".into(), "service-address".into()));
+        assert_eq!(of("persistent"), ("persistent service".into(), "timeout".into()));
+        assert!(of("scheduler").0.ends_with("the default scheduler is wlc."));
+        assert_eq!(of("list").0, "list the table");
+        assert_eq!(of_option("nosuch"), (None, None));
     }
 }

@@ -3,8 +3,10 @@
 //! Started under the name `ipvsadm` it says exactly what ipvsadm says; as `lvxadm` it adds the daemon's reason. Exit statuses are
 //! ipvsadm's.
 
+mod completions;
 mod decap;
 mod help;
+mod manual;
 pub mod names;
 pub mod options;
 pub mod popt;
@@ -15,6 +17,7 @@ mod save;
 mod simulate;
 mod sort;
 mod status;
+mod top;
 mod values;
 mod verb;
 

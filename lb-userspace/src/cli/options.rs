@@ -275,7 +275,19 @@ pub(super) fn documented(mut tree: clap::Command) -> clap::Command {
         if matches!(o.tag, Tag::Help | Tag::Version) || tree.get_arguments().any(|a| a.get_id() == o.long) {
             continue;
         }
-        let arg = clap::Arg::new(o.long).long(o.long);
+        let (about, argument) = super::help::of_option(o.long);
+        let about = about.or_else(|| {
+            Some(match o.long {
+                "json" => "lists as JSON".into(),
+                "socket" => "control socket of lvxd".into(),
+                _ => return None,
+            })
+        });
+        let arg = clap::Arg::new(o.long).long(o.long).help(about.unwrap_or_default());
+        let arg = match argument {
+            Some(name) if o.takes != Nothing => arg.value_name(name),
+            _ => arg,
+        };
         let arg = match o.takes {
             Nothing => arg.action(clap::ArgAction::SetTrue),
             Argument => arg.num_args(1),

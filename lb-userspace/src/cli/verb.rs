@@ -4,7 +4,7 @@
 //! [`Verb`] is in all of them.
 
 use super::request::Failure;
-use super::{Name, decap, help, options, simulate, status};
+use super::{Name, completions, decap, help, manual, options, simulate, status, top};
 use crate::api::{DEFAULT_SOCKET, SOCKET_VARIABLE};
 use crate::client::Client;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -28,6 +28,9 @@ enum Verb {
     Status(status::Status),
     Decap(decap::Decap),
     Simulate(simulate::Simulate),
+    Top(top::Top),
+    Completions(completions::Completions),
+    Manual(manual::Manual),
 }
 
 impl Verb {
@@ -36,6 +39,9 @@ impl Verb {
             Self::Status(v) => v.run(io),
             Self::Decap(v) => v.run(io),
             Self::Simulate(v) => v.run(io),
+            Self::Top(v) => v.run(),
+            Self::Completions(v) => v.run(io),
+            Self::Manual(v) => v.run(io),
         }
     }
 }
@@ -88,10 +94,15 @@ pub fn command() -> clap::Command {
     options::documented(Lvxadm::command()).subcommand_required(false).after_help(help::DIFFERENCES)
 }
 
+/// The verbs alone, as they are parsed.
+pub(super) fn tree() -> clap::Command {
+    Lvxadm::command()
+}
+
 /// Names and first lines of the verbs' help.
 pub(super) fn list() -> Vec<(String, String)> {
     let about = |c: &clap::Command| c.get_about().map(ToString::to_string).unwrap_or_default();
-    Lvxadm::command().get_subcommands().map(|c| (c.get_name().to_owned(), about(c))).collect()
+    Lvxadm::command().get_subcommands().filter(|c| !c.is_hide_set()).map(|c| (c.get_name().to_owned(), about(c))).collect()
 }
 
 /// `--socket PATH status` as `status --socket PATH`.
@@ -119,7 +130,7 @@ pub(super) fn run(words: &[String], io: &mut Io<'_>) -> Option<Result<(), Failur
     if words.len() == 1 && first == "help" {
         return Some(io.say(&help::text(Name::Lvxadm)));
     }
-    if first != "help" && !list().iter().any(|(name, _)| name == first) {
+    if first != "help" && tree().find_subcommand(first).is_none() {
         return Some(Err(unknown(first)));
     }
     let line = std::iter::once("lvxadm").chain(words.iter().map(String::as_str));

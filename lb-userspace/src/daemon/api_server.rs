@@ -9,12 +9,13 @@ use super::audit::{self, Change, printable};
 use super::core::{Core, Gone, Handle};
 use super::load::chain;
 use super::serve::{Asking, WRITE_TIME};
-use crate::api::{ApiError, Connection, Edits, ErrorBody, Zero};
+use crate::api::{ApiError, Connection, Edits, ErrorBody, Wanted, Zero};
 use crate::engine::Connections;
 use crate::model::{EditError, EditErrorKind};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -286,11 +287,12 @@ impl hyper::body::Body for Long {
 
 /// All connections, one a line, while they are walked: a table of millions takes no memory for it, and a client that does not read
 /// on takes no thread.
-async fn connections(State(shared): State<Shared>) -> Result<Response, Refusal> {
+async fn connections(State(shared): State<Shared>, wanted: Result<Query<Wanted>, QueryRejection>) -> Result<Response, Refusal> {
+    let Query(wanted) = wanted.map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, e.body_text()))?;
     let walk = shared.core.with(|core| core.connections()).await?;
-    let pieces = async |walk: Option<Connections>| {
-        let mut walk = walk?;
-        match tokio::task::spawn_blocking(move || (lines(&mut walk), walk)).await {
+    let pieces = async |walk: Option<(Connections, Wanted)>| {
+        let (mut walk, mut wanted) = walk?;
+        match tokio::task::spawn_blocking(move || (lines(&mut walk, &mut wanted), (walk, wanted))).await {
             Ok((Ok(piece), _)) if piece.is_empty() => None,
             Ok((Ok(piece), walk)) => Some((Ok(piece), Some(walk))),
             // An answer that ends so is seen to be no whole one.
@@ -298,14 +300,17 @@ async fn connections(State(shared): State<Shared>) -> Result<Response, Refusal> 
             Err(e) => Some((Err(io::Error::other(e)), None)),
         }
     };
-    let stream = futures_util::stream::unfold(Some(walk), pieces);
+    let stream = futures_util::stream::unfold(Some((walk, wanted)), pieces);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }
 
-/// The next connections, each as a line; none at the end.
-fn lines(walk: &mut impl Iterator<Item = Connection>) -> serde_json::Result<Bytes> {
+/// The next connections of those that are wanted, each as a line; none at the end.
+fn lines(walk: &mut impl Iterator<Item = Connection>, wanted: &mut Wanted) -> serde_json::Result<Bytes> {
     let mut piece = Vec::with_capacity(PIECE + 512);
-    for connection in walk {
+    while wanted.limit != Some(0)
+        && let Some(connection) = walk.find(|c| wanted.has(c))
+    {
+        wanted.limit = wanted.limit.map(|n| n - 1);
         serde_json::to_writer(&mut piece, &connection)?;
         piece.push(b'\n');
         if piece.len() >= PIECE {

@@ -12,6 +12,7 @@ mod clients;
 pub mod config;
 pub mod core;
 pub mod interfaces;
+mod journal;
 pub mod kernel;
 pub mod lifecycle;
 pub mod load;
@@ -27,9 +28,8 @@ mod tests;
 
 use args::Args;
 use clap::Parser;
-use config::LogLevel;
 use settings::Settings;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The whole of `lvxd`.
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    log(settings.log);
+    journal::start(settings.log);
     match lifecycle::run(&settings, desired) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => fail(&e),
@@ -64,20 +64,6 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "lvxd: {error}");
+    journal::fail(error);
     ExitCode::FAILURE
-}
-
-/// Logs to stderr; the journal has its own clock.
-fn log(level: LogLevel) {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let format = tracing_subscriber::fmt()
-        // A log that cannot be written must not end the daemon, and a complaint about it on stderr would.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::from(level))
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    // One subscriber a process: a second daemon in one process (tests) keeps the first's.
-    let _ = if journal { format.without_time().try_init() } else { format.try_init() };
 }

@@ -45,6 +45,7 @@ impl Engine {
                 inactive: n.inactive,
                 persistent: n.templates,
                 resolved: self.dests.is_resolved(slot),
+                overloaded: spec.upper_threshold != 0 && n.overloaded != 0,
                 stats: minus(&self.counters.dest(slot), &record.base),
                 rates: record.estimator.rates(),
             })

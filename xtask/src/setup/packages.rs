@@ -32,6 +32,7 @@ const PACKAGES: &[(Need, Sign, &[&str])] = &[
     (Need::Network, Sign::Program("ps"), &["procps"]),
     (Need::Network, Sign::Program("nsenter"), &["util-linux"]),
     (Need::Network, Sign::File("/etc/services"), &["netbase"]),
+    (Need::Network, Sign::Program("mandoc"), &["mandoc"]),
     (Need::Qemu, Sign::Program("qemu-system-x86_64"), &["qemu-system-x86"]),
     (Need::Qemu, Sign::File("/bin/busybox"), &["busybox-static"]),
     (Need::Qemu, Sign::Program("modprobe"), &["kmod"]),
