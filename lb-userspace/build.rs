@@ -35,13 +35,20 @@ fn empty(out: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The workspace's target directory, which every profile's build shares: `core` for the BPF target takes longer to compile than all that
+/// is built on it. Cargo locks it while it builds.
+fn shared(out: &Path) -> &Path {
+    out.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).unwrap_or(out)
+}
+
 fn build(out: &Path) -> Result<(), String> {
     let rustc = toolchain::compiler().map_err(|e| format!("{e}; {SETUP}"))?;
     toolchain::linker().map_err(|e| format!("{e}; {SETUP}"))?;
-    let target = out.join("ebpf");
+    let log = env::var_os("CARGO_FEATURE_EBPF_LOG").is_some();
+    let target = shared(out).join(if log { "ebpf-log" } else { "ebpf" });
     let mut cargo = toolchain::cargo("build", &rustc, &target);
     cargo.current_dir("../lb-ebpf").arg("--bins");
-    if env::var_os("CARGO_FEATURE_EBPF_LOG").is_some() {
+    if log {
         cargo.args(["--features", "log"]);
     }
     let output = cargo.output().map_err(|e| format!("cargo for the XDP programs: {e}"))?;
