@@ -62,10 +62,10 @@ pub fn bpffs() -> Result<PathBuf> {
 }
 
 /// A directory for pins, removed with what is in it.
-struct Pins(PathBuf);
+pub(crate) struct Pins(pub(crate) PathBuf);
 
 impl Pins {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = bpffs()?.join(format!("lvx-test-{}-{n}", std::process::id()));

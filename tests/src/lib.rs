@@ -6,3 +6,4 @@ pub mod lab;
 pub mod packet;
 pub mod qemu;
 pub mod scene;
+pub mod table;

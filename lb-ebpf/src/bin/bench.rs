@@ -8,7 +8,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "programs take their context by value")]
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap};
@@ -100,6 +100,39 @@ fn bench_wrapper4(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 fn bench_wrapper6(ctx: XdpContext) -> u32 {
     wrapper::<V6>(&ctx)
+}
+
+/// Makes the frame a segment of its own client, checksum and all, and sends it: a generator, by live frames.
+#[inline(always)]
+fn send<F: Ip>(ctx: &XdpContext) -> u32 {
+    if !restore::<F>(ctx) {
+        return XDP_DROP;
+    }
+    let Some(b) = LVX_BENCH.get(0) else { return XDP_DROP };
+    let l4 = ctx.data() + ETH + F::HEADER;
+    if l4 + 20 > ctx.data_end() {
+        return XDP_DROP;
+    }
+    let client = (b.count as u32).to_be();
+    // SAFETY: within the template, and compared above.
+    unsafe {
+        let old = b.template.as_ptr().cast::<u8>().add(ETH + F::HEADER).cast::<u16>().read_unaligned();
+        let ports = get::<u16>(l4) as u32 + !old as u32;
+        put(l4 + 16, csum::apply(get(l4 + 16), (client >> 16) + (client & 0xffff) + ports));
+    }
+    XDP_TX
+}
+
+/// The generator, IPv4.
+#[xdp(frags)]
+fn bench_send4(ctx: XdpContext) -> u32 {
+    send::<V4>(&ctx)
+}
+
+/// The generator, IPv6.
+#[xdp(frags)]
+fn bench_send6(ctx: XdpContext) -> u32 {
+    send::<V6>(&ctx)
 }
 
 /// The floor: parses, and looks up one key in a hash as large as the connection table. IPv4.

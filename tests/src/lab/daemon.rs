@@ -1,14 +1,17 @@
 //! lvxd and lvxadm as an operator runs them.
 
-use super::ns::finished;
+use super::ns::{finished, until};
 use super::{Ns, Running};
 use crate::director::bpffs;
-use anyhow::{Context, Result, bail};
+use crate::table::Tables;
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,8 @@ pub struct Lvxd {
     pub ready_after: Duration,
     log: Arc<Mutex<String>>,
     decap: Mutex<Vec<PathBuf>>,
+    ns: Ns,
+    arguments: Vec<OsString>,
     _files: tempfile::TempDir,
 }
 
@@ -46,6 +51,29 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     bail!("{name} is not built: run `cargo xtask build`, or set LVX_BIN_DIR")
 }
 
+/// Starts lvxd; what it logs goes to `log`, and a message comes when it is ready.
+fn run(ns: &Ns, arguments: &[OsString], log: &Arc<Mutex<String>>) -> Result<(Running, Receiver<()>)> {
+    let mut c = ns.command(binary("lvxd")?);
+    c.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = ns.start(&mut c)?;
+    let stderr = process.child.stderr.take().context("no stderr")?;
+    let (ready, became_ready) = channel();
+    let log = log.clone();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if let Ok(mut log) = log.lock() {
+                log.push_str(&line);
+                log.push('\n');
+            }
+            if line.ends_with("ready") {
+                let _ = ready.send(());
+            }
+        }
+    });
+    Ok((process, became_ready))
+}
+
 impl Lvxd {
     /// Starts it on these interfaces and waits until it is ready.
     ///
@@ -65,52 +93,54 @@ impl Lvxd {
     pub fn start_at(ns: &Ns, interfaces: &[&str], more: &[&str], pins: &Path) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let socket = files.path().join("lvxd.sock");
-        let mut c = ns.command(binary("lvxd")?);
-        c.arg("--socket").arg(&socket).arg("--pin-dir").arg(pins);
+        let mut arguments: Vec<OsString> = vec!["--socket".into(), (&socket).into(), "--pin-dir".into(), pins.into()];
         // A file that the machine may have is not this test's.
         let config = files.path().join("lvx.toml");
         if !more.contains(&"--config") {
             std::fs::write(&config, "")?;
-            c.arg("--config").arg(&config);
+            arguments.extend(["--config".into(), config.into()]);
         }
         for i in interfaces {
-            c.args(["--interface", i]);
+            arguments.extend(["--interface".into(), i.into()]);
         }
-        c.args(more).stdout(Stdio::null()).stderr(Stdio::piped());
-        let began = Instant::now();
-        let mut process = ns.start(&mut c)?;
-        let stderr = process.child.stderr.take().context("no stderr")?;
+        arguments.extend(more.iter().map(OsString::from));
         let log = Arc::new(Mutex::new(String::new()));
-        let (ready, became_ready) = std::sync::mpsc::channel();
-        let kept = log.clone();
-        // Ends with the process.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if line.ends_with("ready") {
-                    let _ = ready.send(());
-                }
-                if let Ok(mut log) = kept.lock() {
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            }
-        });
-        let lvxd = |process, ready_after| Self {
+        let (process, became_ready) = run(ns, &arguments, &log)?;
+        let mut lvxd = Self {
             process,
             socket,
             pins: pins.to_owned(),
-            ready_after,
+            ready_after: Duration::ZERO,
             log,
             decap: Mutex::new(Vec::new()),
+            ns: ns.clone(),
+            arguments,
             _files: files,
         };
-        match became_ready.recv_timeout(Duration::from_secs(20)) {
-            Ok(()) => Ok(lvxd(process, began.elapsed())),
-            Err(_) => {
-                let failed = lvxd(process, began.elapsed());
-                bail!("lvxd is not ready: {}", failed.log());
-            }
+        lvxd.wait_ready(&became_ready)?;
+        Ok(lvxd)
+    }
+
+    fn wait_ready(&mut self, became_ready: &Receiver<()>) -> Result<()> {
+        let began = Instant::now();
+        // Large tables take the kernel a while.
+        if became_ready.recv_timeout(Duration::from_secs(60)).is_err() {
+            bail!("lvxd is not ready: {}", self.log());
         }
+        self.ready_after = began.elapsed();
+        Ok(())
+    }
+
+    /// Kills it as nothing else could, in the middle of whatever it does, and starts it again as before.
+    ///
+    /// # Errors
+    /// It does not become ready again.
+    pub fn kill_and_start_again(&mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(Duration::from_secs(10))?;
+        let (process, became_ready) = run(&self.ns, &self.arguments, &self.log)?;
+        self.process = process;
+        self.wait_ready(&became_ready)
     }
 
     /// What it logged until now.
@@ -148,6 +178,36 @@ impl Lvxd {
         one["packets"].as_u64().context("no number")
     }
 
+    /// Its connection tables, from outside.
+    ///
+    /// # Errors
+    /// The pins cannot be opened.
+    pub fn tables(&self) -> Result<Tables> {
+        Tables::open(&self.pins)
+    }
+
+    /// Waits until nothing moves any more, and compares real servers' counts with a full scan of the tables. The end of every test does so,
+    /// when this is stopped or dropped.
+    ///
+    /// # Errors
+    /// They differ.
+    pub fn assert_counts_exact(&self) -> Result<()> {
+        let tables = self.tables()?;
+        // What the sweeper or a late packet is at work on is not at rest yet. The daemon's own audit would take longer than this.
+        until(Duration::from_secs(4), || tables.check())?;
+        let healed = self.status()?.sweeper.healed;
+        ensure!(healed == 0, "the audit had to put {healed} counts right: {}", self.log());
+        Ok(())
+    }
+
+    /// `GET /v1/status`.
+    ///
+    /// # Errors
+    /// As [`Lvxd::adm`].
+    pub fn status(&self) -> Result<lb_userspace::api::Status> {
+        Ok(serde_json::from_str(&self.adm("status --json")?)?)
+    }
+
     /// Puts the decapsulating program on a server's interface.
     ///
     /// # Errors
@@ -168,6 +228,7 @@ impl Lvxd {
     /// # Errors
     /// It does not end, or not well.
     pub fn stop(mut self) -> Result<String> {
+        self.assert_counts_exact()?;
         self.process.signal(Signal::TERM)?;
         let status = self.process.wait(Duration::from_secs(10))?;
         let log = self.log();
@@ -187,6 +248,8 @@ fn remove_pins(dir: &Path) {
 
 impl Drop for Lvxd {
     fn drop(&mut self) {
+        let runs = matches!(self.process.child.try_wait(), Ok(None));
+        let counts = if runs && !std::thread::panicking() { self.assert_counts_exact() } else { Ok(()) };
         if self.process.signal(Signal::TERM).is_ok() {
             let _ = self.process.wait(Duration::from_secs(10));
         }
@@ -197,6 +260,9 @@ impl Drop for Lvxd {
             for dir in list.iter() {
                 remove_pins(dir);
             }
+        }
+        if let Err(e) = counts {
+            panic!("at the end of the test: {e:#}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! network is separate; the BPF file system and all files are those of the machine.
 
 mod daemon;
+mod generator;
 mod http;
 mod nginx;
 mod ns;
@@ -12,6 +13,7 @@ mod topology;
 mod udp;
 
 pub use daemon::{Lvxd, binary};
+pub use generator::Generator;
 pub use http::HttpLab;
 pub use nginx::Nginx;
 pub use ns::{Ns, Running, until};

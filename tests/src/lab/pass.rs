@@ -48,8 +48,20 @@ impl PassAll {
     /// # Errors
     /// The kernel's.
     pub fn on(ns: &Ns, interface: &str) -> Result<Self> {
-        // r0 = XDP_PASS; exit
-        let code: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+        Self::returning(crate::director::action::PASS, ns, interface)
+    }
+
+    /// The same with a program that drops everything: a server that is never heard of.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn nothing(ns: &Ns, interface: &str) -> Result<Self> {
+        Self::returning(crate::director::action::DROP, ns, interface)
+    }
+
+    fn returning(action: u32, ns: &Ns, interface: &str) -> Result<Self> {
+        // r0 = action; exit
+        let code: [u64; 2] = [u64::from(action) << 32 | 0xb7, 0x0000_0000_0000_0095];
         let load =
             Load { prog_type: PROG_TYPE_XDP, count: 2, instructions: code.as_ptr() as u64, license: c"GPL".as_ptr() as u64 };
         let program = bpf(PROG_LOAD, &load)?;
