@@ -6,14 +6,16 @@
 //! | `GET /v1/services` | | [`Services`] |
 //! | `GET /v1/timeouts` | | [`crate::model::Timeouts`] |
 //! | `GET /v1/connections` | | one [`Connection`] a line; see [`Wanted`] |
+//! | `GET /metrics` | | Prometheus' text format |
 //! | `POST /v1/edits` | [`Edits`] | `204`, or an [`ErrorBody`] and nothing changed |
 //! | `POST /v1/zero` | [`Zero`] | `204` |
 //!
 //! Errors have status 400 (malformed), 403 (a change, over the socket for reading), 404 (absent), 405 (not that method), 408 (too slow), 409 (exists), 413 (too large), 422
-//! (refused) or 500, and an [`ErrorBody`].
+//! (refused), 500 or 503 (too many long answers under way), and an [`ErrorBody`].
 
 use crate::model::{Edit, EditError, ServerSpec, ServiceId, ServiceSpec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -172,6 +174,9 @@ pub struct Status {
     pub tables: Vec<TableView>,
     /// The sweeper, which goes through both tables.
     pub sweeper: SweeperView,
+    /// The making of plans.
+    #[serde(default)]
+    pub planner: PlannerView,
     /// Packets by verdict, in the order of [`lb_common::verdict::NAMES`].
     pub verdicts: Vec<VerdictView>,
 }
@@ -210,6 +215,9 @@ pub struct TableView {
     pub evicted_closing: u64,
     /// Connections and templates past their time that the sweeper took down since the daemon's start.
     pub swept: u64,
+    /// Connections by state, as the sweeper found them in its last round: at most some seconds ago.
+    #[serde(default)]
+    pub states: BTreeMap<String, u64>,
 }
 
 /// The sweeper, since the daemon's start.
@@ -229,6 +237,17 @@ pub struct SweeperView {
     pub healed: u64,
     /// Connections that an earlier daemon, killed at it, had left half taken down.
     pub orphans: u64,
+}
+
+/// The making of plans for the next connections, since the daemon's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PlannerView {
+    /// Requests of the packet path to plan a service anew.
+    pub signals: u64,
+    /// Plans made, for whatever reason.
+    pub plans: u64,
+    /// Microseconds that it took.
+    pub plan_us: u64,
 }
 
 /// A verdict's count.

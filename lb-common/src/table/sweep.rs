@@ -15,6 +15,7 @@ use crate::family::Family;
 #[cfg(doc)]
 use crate::limits::REAP_GRACE;
 use crate::limits::{ALLOC_TRIES, TEMPLATE_REARM_S};
+use crate::tcp::STATES;
 use crate::time::{Tick, reached, ticks_of_seconds};
 use core::sync::atomic::{Ordering, fence};
 
@@ -37,6 +38,8 @@ pub struct Swept {
     pub live: u32,
     /// Those that were past their time and are gone now.
     pub expired: u32,
+    /// Connections that live on, by state; templates are not among them.
+    pub states: [u32; STATES],
 }
 
 /// Looks at up to `n` records from number `from` on, and takes down those that are past their time. Fewer are examined only at the
@@ -60,6 +63,8 @@ pub fn sweep_range<F: Family, M: Memory<F>>(m: &M, shape: &Shape, now: Tick, fro
         swept.live += 1;
         if ctl & TEMPLATE != 0 {
             rearm::<F, M>(c, now);
+        } else if let Some(n) = swept.states.get_mut(usize::from(conn::state(ctl))) {
+            *n += 1;
         }
     }
     swept

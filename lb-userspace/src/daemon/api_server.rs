@@ -8,6 +8,7 @@ mod tests;
 use super::audit::{self, Change, printable};
 use super::core::{Core, Gone, Handle};
 use super::load::chain;
+use super::metrics::{self, Page};
 use super::serve::{Asking, WRITE_TIME};
 use crate::api::{ApiError, Connection, Edits, ErrorBody, Wanted, Zero};
 use crate::engine::Connections;
@@ -47,6 +48,10 @@ const PIECE: usize = 64 << 10;
 const MAX_LARGE_ANSWERS: usize = 16;
 /// For one of these to become possible: the readers before it end, or are cut off.
 const LARGE_ANSWER_TIME: Duration = Duration::from_secs(2 * WRITE_TIME.as_secs());
+/// The same of metrics over the network.
+const MAX_SCRAPES: usize = 4;
+/// For a daemon that is well to answer.
+const HEALTH_TIME: Duration = Duration::from_secs(5);
 /// Longest reason in an error, as it may quote the request.
 const MAX_MESSAGE: usize = 1000;
 
@@ -84,15 +89,36 @@ pub fn router(core: Handle, access: Access) -> Router {
         .route("/v1/services", get(async |State(s): State<Shared>| s.services().await))
         .route("/v1/timeouts", get(async |State(s): State<Shared>| s.read(|c| c.timeouts()).await))
         .route("/v1/connections", get(connections))
+        .route("/metrics", get(async |State(s): State<Shared>| s.metrics().await))
         .route("/v1/edits", post(async |State(s): State<Shared>, r: Request| s.edits(r).await))
         .route("/v1/zero", post(async |State(s): State<Shared>, r: Request| s.zero(r).await))
-        .fallback(async |r: Request| Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", r.uri().path())))
-        .method_not_allowed_fallback(async |r: Request| {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {}", r.uri().path(), r.method()))
-        })
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(shared.clone(), permit))
         .layer(from_fn(audit::log))
         .with_state(shared)
+}
+
+/// The routes for the network: metrics, and whether the daemon works.
+pub fn metrics_router(core: Handle) -> Router {
+    let access = Access::ReadOnly { full: PathBuf::new() };
+    let shared =
+        Shared { core, access, large_bodies: Arc::new(Semaphore::new(0)), large_answers: Arc::new(Semaphore::new(MAX_SCRAPES)) };
+    Router::new()
+        .route("/metrics", get(async |State(s): State<Shared>| s.metrics().await))
+        .route("/-/healthy", get(async |State(s): State<Shared>| s.healthy().await))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn(audit::log))
+        .with_state(shared)
+}
+
+async fn not_found(r: Request) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", r.uri().path()))
+}
+
+async fn not_allowed(r: Request) -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {}", r.uri().path(), r.method()))
 }
 
 /// A request that was not carried out.
@@ -173,12 +199,34 @@ impl Shared {
 
     async fn services(&self) -> Result<Response, Refusal> {
         let permit = self.large_answer().await?;
-        let services = self.core.with(|core| core.services()).await?;
+        let reading = self.core.with(|core| core.reading()).await?;
         // Some megabytes for thousands of services: not for a thread that other clients need.
-        let text = tokio::task::spawn_blocking(move || serde_json::to_vec(&services)).await;
+        let text = tokio::task::spawn_blocking(move || serde_json::to_vec(&reading.services())).await;
         let text = text.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
         let body = Long { rest: text.into(), _permit: permit };
         Ok(([(header::CONTENT_TYPE, "application/json")], Body::new(body)).into_response())
+    }
+
+    async fn healthy(&self) -> Result<&'static str, Refusal> {
+        match tokio::time::timeout(HEALTH_TIME, self.core.with(|_| ())).await {
+            Ok(answer) => Ok(answer.map(|()| "healthy\n")?),
+            Err(_) => Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("the daemon did not answer within {} s; packets are balanced as before", HEALTH_TIME.as_secs()),
+            )),
+        }
+    }
+
+    async fn metrics(&self) -> Result<Response, Refusal> {
+        let permit = self.large_answer().await?;
+        let figures = self.core.with(|core| core.figures()).await?;
+        let page = tokio::task::spawn_blocking(move || Page::new(figures)).await.map_err(|e| internal(&e))?;
+        let pieces = futures_util::stream::iter(page.map(move |piece| {
+            // Until the last piece is made.
+            let _ = &permit;
+            Ok::<_, Infallible>(piece)
+        }));
+        Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Body::from_stream(pieces)).into_response())
     }
 
     /// The body of a request, as what it should be.

@@ -8,8 +8,8 @@
 
 use super::interfaces::Interfaces;
 use super::state::Store;
-use crate::api::{Services, Status};
-use crate::engine::{Connections, Engine, Sweeper};
+use crate::api::Status;
+use crate::engine::{Connections, Engine, Reading, Sweeper};
 use crate::model::{Desired, Edit, EditError, ServiceId, Timeouts};
 use crate::net::{Event, Reach};
 use aya::maps::{MapData, RingBuf};
@@ -17,7 +17,7 @@ use lb_common::tcp::{ESTABLISHED, FIN_WAIT, STATES, TEMPLATE, UDP};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +54,34 @@ pub struct Core {
     save_at: Option<Instant>,
     ending: bool,
     signals: Option<Signals>,
+    reloads: Reloads,
+    started: SystemTime,
+}
+
+/// What readings of the configuration after the start came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloads {
+    /// Good ones.
+    pub succeeded: u64,
+    /// Those that changed nothing.
+    pub failed: u64,
+    /// Whether the last one, or else the start, was good.
+    pub last_good: bool,
+    /// When the last good one was.
+    pub last_success: Option<SystemTime>,
+}
+
+/// A picture of everything that is counted.
+#[derive(Debug)]
+pub struct Figures {
+    /// The daemon as a whole.
+    pub status: Status,
+    /// Services, yet to be read.
+    pub reading: Reading,
+    /// Configuration.
+    pub reloads: Reloads,
+    /// When the daemon started.
+    pub started: SystemTime,
 }
 
 /// Messages of the packet path: services whose schedulers want to be asked again.
@@ -126,6 +154,8 @@ impl Core {
             save_at: None,
             ending: false,
             signals: None,
+            reloads: Reloads { succeeded: 0, failed: 0, last_good: true, last_success: None },
+            started: SystemTime::now(),
         }
     }
 
@@ -274,10 +304,28 @@ impl Core {
         &self.desired
     }
 
-    /// Services with their counters.
+    /// Services with their counters, to be read on another thread.
     #[must_use]
-    pub fn services(&self) -> Services {
-        self.engine.services()
+    pub fn reading(&self) -> Reading {
+        self.engine.reading()
+    }
+
+    /// Everything for Prometheus.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures { status: self.status(), reading: self.engine.reading(), reloads: self.reloads, started: self.started }
+    }
+
+    /// The configuration was read again, and was good or not.
+    pub fn count_reload(&mut self, good: bool) {
+        let r = &mut self.reloads;
+        r.last_good = good;
+        if good {
+            r.succeeded += 1;
+            r.last_success = Some(SystemTime::now());
+        } else {
+            r.failed += 1;
+        }
     }
 
     /// The three timeouts of `--set`.
@@ -315,6 +363,7 @@ impl Core {
             interfaces: self.interfaces.as_ref().map(Interfaces::views).unwrap_or_default(),
             tables: self.engine.tables(),
             sweeper: self.engine.sweeper_view(),
+            planner: self.engine.planner_view(),
             verdicts: self.engine.verdicts(),
         }
     }

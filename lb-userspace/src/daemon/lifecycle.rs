@@ -21,7 +21,9 @@ use crate::api::read_only_socket;
 use crate::engine::{Engine, Maps, MapsError};
 use crate::model::{Desired, EditError};
 use crate::net::Watcher;
+use futures_util::future::OptionFuture;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,6 +47,9 @@ pub enum DaemonError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The listener for Prometheus.
+    #[error("metrics: {0} cannot be listened on: {1}")]
+    Metrics(SocketAddr, io::Error),
     /// Program or maps.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -125,18 +130,22 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
 struct Sockets {
     full: Socket,
     read_only: Option<Socket>,
+    metrics: Option<TcpListener>,
 }
 
 /// Clients served at the same time. More wait in a socket's backlog.
 const CLIENTS: u32 = 512;
 /// The same of those who may only read.
 const READERS: u32 = 64;
+/// The same of those who come for metrics by the network.
+const SCRAPERS: u32 = 16;
 
 impl Sockets {
     fn bind(settings: &Settings) -> Result<Self, DaemonError> {
         let full = Socket::bind(&settings.socket, settings.socket_mode, settings.socket_group.as_deref())?;
         let read_only = settings.read_group.as_deref().map(|g| Socket::bind(&read_only_socket(&settings.socket), 0o660, Some(g)));
-        Ok(Self { full, read_only: read_only.transpose()? })
+        let metrics = settings.metrics.listen.map(|at| TcpListener::bind(at).map_err(|e| DaemonError::Metrics(at, e)));
+        Ok(Self { full, read_only: read_only.transpose()?, metrics: metrics.transpose()? })
     }
 
     /// Serves until told to end.
@@ -147,17 +156,21 @@ impl Sockets {
         let read_only = match &self.read_only {
             Some(socket) => {
                 let routes = api_server::router(core.clone(), access);
-                Some(serve_http("socket for reading", socket.listener()?, READERS, routes, ended))
+                Some(serve_http("socket for reading", socket.listener()?, READERS, routes, ended.clone()))
+            }
+            None => None,
+        };
+        let metrics = match &self.metrics {
+            Some(listener) => {
+                let listener = listener.try_clone()?;
+                listener.set_nonblocking(true)?;
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                Some(serve_http("metrics", listener, SCRAPERS, api_server::metrics_router(core.clone()), ended))
             }
             None => None,
         };
         Ok(async move {
-            let read_only = async {
-                if let Some(serving) = read_only {
-                    serving.await;
-                }
-            };
-            tokio::join!(full, read_only);
+            tokio::join!(full, OptionFuture::from(read_only), OptionFuture::from(metrics));
         })
     }
 }
@@ -271,6 +284,13 @@ async fn settle(core: &Handle) {
 /// SIGHUP: the services, timeouts and flags of the configuration become the running ones. What else is in it is for a new start.
 async fn reload(settings: &Settings, core: &Handle) {
     notify::reloading();
+    let good = read_again(settings, core).await;
+    let _ = core.with(move |core| core.count_reload(good)).await;
+    notify::ready();
+}
+
+/// Whether all of it was good; nothing changed if not.
+async fn read_again(settings: &Settings, core: &Handle) -> bool {
     match settings.reread() {
         Ok((config, desired)) => {
             let (flags, timeouts) = (config.flags(), config.timeouts_s());
@@ -280,12 +300,15 @@ async fn reload(settings: &Settings, core: &Handle) {
                 Ok::<_, EditError>(core.desired().services.len())
             });
             match replaced.await {
-                Ok(Ok(n)) => tracing::info!("{}: read again, {n} services", settings.config_path.display()),
+                Ok(Ok(n)) => {
+                    tracing::info!("{}: read again, {n} services", settings.config_path.display());
+                    return true;
+                }
                 Ok(Err(e)) => tracing::error!("{}: {e}; nothing changed", settings.config_path.display()),
                 Err(e) => tracing::error!("{e}"),
             }
         }
         Err(e) => tracing::error!("{e}; nothing changed"),
     }
-    notify::ready();
+    false
 }

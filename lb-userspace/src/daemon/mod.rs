@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod lifecycle;
 pub mod load;
 pub mod lock;
+mod metrics;
 mod notify;
 pub mod serve;
 pub mod settings;

@@ -40,6 +40,8 @@ pub(super) struct Server {
     pub(super) base: Stats,
     /// Counters when it joined its service, or at the last zeroing.
     pub(super) joined: Stats,
+    /// Counters when the element became its own. Zeroing does not touch it.
+    pub(super) origin: Stats,
     /// Rates.
     pub(super) estimator: Estimator,
 }
@@ -121,8 +123,16 @@ impl Dests {
             }
             let name = if flags & PRESENT != 0 { name(&element) } else { None };
             let raw = counters.dest(slot);
-            let server =
-                Server { name, present: false, incarnation: 0, idle: 0, base: raw, joined: raw, estimator: Estimator::default() };
+            let server = Server {
+                name,
+                present: false,
+                incarnation: 0,
+                idle: 0,
+                base: raw,
+                joined: raw,
+                origin: raw,
+                estimator: Estimator::default(),
+            };
             dests.records[slot as usize] = Some(server);
             if let Some(name) = name {
                 dests.trash.insert(name, slot);
@@ -141,9 +151,7 @@ impl Dests {
 
     /// The same for show and for schedulers: a count in the middle of being moved, or off until it is healed, is never below zero.
     pub(super) fn shown(&self, slot: u32) -> DestConns {
-        let n = self.counts(slot);
-        let shown = |count: u64| if count > i64::MAX as u64 { 0 } else { count };
-        DestConns { active: shown(n.active), inactive: shown(n.inactive), templates: shown(n.templates), ..n }
+        shown(&self.conns, slot)
     }
 
     fn refers(&self, slot: u32) -> u64 {
@@ -242,6 +250,7 @@ impl Dests {
                     idle: 0,
                     base: raw,
                     joined: raw,
+                    origin: raw,
                     estimator: Estimator::default(),
                 });
             }
@@ -395,10 +404,16 @@ impl Dests {
         }
         hop.store(way.next_hop, Ordering::Release);
     }
+}
 
-    /// Whether packets can be sent to it.
-    pub(super) fn is_resolved(&self, slot: u32) -> bool {
-        self.memory.u64(slot, NEXT_HOP).load(Ordering::Relaxed) != 0
-            || self.memory.u32(slot, FLAGS).load(Ordering::Relaxed) & LOCAL != 0
-    }
+/// See [`Dests::shown`].
+pub(super) fn shown(conns: &Mapped<DestConns>, slot: u32) -> DestConns {
+    let n = conns.read(slot).unwrap_or_default();
+    let shown = |count: u64| if count > i64::MAX as u64 { 0 } else { count };
+    DestConns { active: shown(n.active), inactive: shown(n.inactive), templates: shown(n.templates), ..n }
+}
+
+/// Whether packets can be sent to a server.
+pub(super) fn resolved(dests: &Mapped<Dest>, slot: u32) -> bool {
+    dests.u64(slot, NEXT_HOP).load(Ordering::Relaxed) != 0 || dests.u32(slot, FLAGS).load(Ordering::Relaxed) & LOCAL != 0
 }

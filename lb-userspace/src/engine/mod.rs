@@ -21,6 +21,7 @@ mod occupancy;
 mod picks;
 mod plan;
 mod ports;
+mod reading;
 mod reconcile;
 mod services;
 mod slots;
@@ -32,6 +33,7 @@ mod view;
 
 pub use connections::Connections;
 pub use maps::{Maps, MapsError, Sizes};
+pub use reading::{Reading, ServerRead, ServiceRead};
 pub use sweep::{Sweeper, Swept};
 
 use crate::model::{Desired, ServerId, ServiceId};
@@ -78,6 +80,8 @@ pub struct Engine {
     table4: Arc<TableMemory<lb_common::family::V4>>,
     table6: Arc<TableMemory<lb_common::family::V6>>,
     swept: Arc<sweep::Figures>,
+    /// Of the packet path, to plan a service anew.
+    signals: u64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -125,6 +129,7 @@ impl Engine {
             filter,
             picks: Picks::new(picks.len()),
             picks_memory: picks,
+            planned: services::Planned::default(),
         };
         config.u32(0, offset_of!(Config, flags)).fetch_and(!ANSWERERS, Ordering::AcqRel);
         Ok(Self {
@@ -143,6 +148,7 @@ impl Engine {
             table4,
             table6,
             swept: Arc::default(),
+            signals: 0,
         })
     }
 

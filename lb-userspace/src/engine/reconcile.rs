@@ -307,6 +307,7 @@ impl Engine {
             planner,
             regions: p.regions,
             gone: Stats::default(),
+            zeroed: Stats::default(),
             estimator: stats::Estimator::default(),
             basis: Vec::new(),
         };
@@ -387,6 +388,7 @@ impl Engine {
 
     /// Services whose signals came in, by their elements: each gets a plan from the counters as they are now.
     pub fn replan(&mut self, slots: &[u32]) {
+        self.signals += slots.len() as u64;
         for slot in slots {
             let Some(id) = self.by_slot.get(slot).copied() else { continue };
             if let Some(running) = self.running.get_mut(&id) {

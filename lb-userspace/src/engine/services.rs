@@ -23,6 +23,7 @@ use std::mem::offset_of;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Attempts to change plans between two picks, before the change is made between any two.
 const SWAP_TRIES: u32 = 64;
@@ -45,6 +46,8 @@ pub(super) struct Running {
     pub(super) regions: Option<[Region; 2]>,
     /// What servers that left had counted since the last zeroing.
     pub(super) gone: Stats,
+    /// What it had counted before the last zeroing.
+    pub(super) zeroed: Stats,
     pub(super) estimator: Estimator,
     /// Active and inactive connections of its servers when they were last compared.
     pub(super) basis: Vec<(u64, u64)>,
@@ -66,6 +69,14 @@ pub(super) struct Services {
     pub(super) picks_memory: Mapped<u32>,
     pub(super) slots: Slots,
     pub(super) picks: Picks,
+    pub(super) planned: Planned,
+}
+
+/// Plans made so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Planned {
+    pub(super) plans: u64,
+    pub(super) took: Duration,
 }
 
 /// A service's key.
@@ -189,6 +200,13 @@ impl Services {
     /// A packet that read the cursor before the last change but one may find its position overwritten: it gets another pick of the
     /// same service.
     pub(super) fn replan(&mut self, service: &mut Running, dests: &Dests) {
+        let began = Instant::now();
+        self.make_plan(service, dests);
+        self.planned.plans += 1;
+        self.planned.took += began.elapsed();
+    }
+
+    fn make_plan(&self, service: &mut Running, dests: &Dests) {
         let flow = plan::flow(&service.state.spec);
         // First, so that whatever changes from here on is signalled again.
         self.memory.u32(service.slot, offset_of!(Service, signalled)).store(0, Ordering::SeqCst);

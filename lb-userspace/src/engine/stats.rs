@@ -11,8 +11,8 @@ use lb_common::verdict::NAMES;
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
-/// The counters in the maps.
-#[derive(Debug)]
+/// The counters in the maps. Clones read the same.
+#[derive(Clone, Debug)]
 pub(super) struct Counters {
     stats: Mapped<DestStats>,
     cpus: Mapped<Cpu>,
@@ -26,21 +26,29 @@ impl Counters {
 
     /// What all CPUs counted for a dest since the map was made.
     pub(super) fn dest(&self, dest: u32) -> Stats {
-        let mut sum = Stats::default();
+        (0..self.cpus.len()).fold(Stats::default(), |sum, cpu| plus(&sum, &self.of_cpu(cpu, dest)))
+    }
+
+    /// The same of many dests. CPU by CPU, so that memory is read in one direction: neighbours on the list are neighbours there, mostly.
+    pub(super) fn dests(&self, dests: &[u32]) -> Vec<Stats> {
+        let mut sums = vec![Stats::default(); dests.len()];
         for cpu in 0..self.cpus.len() {
-            let Some(s) = self.stats.read(cpu * self.dests + dest) else { continue };
-            sum = plus(
-                &sum,
-                &Stats {
-                    connections: s.connections,
-                    in_packets: s.in_packets,
-                    out_packets: s.out_packets,
-                    in_bytes: s.in_bytes,
-                    out_bytes: s.out_bytes,
-                },
-            );
+            for (sum, &dest) in sums.iter_mut().zip(dests) {
+                *sum = plus(sum, &self.of_cpu(cpu, dest));
+            }
         }
-        sum
+        sums
+    }
+
+    fn of_cpu(&self, cpu: u32, dest: u32) -> Stats {
+        let Some(s) = self.stats.read(cpu * self.dests + dest) else { return Stats::default() };
+        Stats {
+            connections: s.connections,
+            in_packets: s.in_packets,
+            out_packets: s.out_packets,
+            in_bytes: s.in_bytes,
+            out_bytes: s.out_bytes,
+        }
     }
 
     /// What gave way to new connections, IPv4 and IPv6.
@@ -154,6 +162,7 @@ mod tests {
         let c = Counters::new(stats, Mapped::heap(2), 3);
         assert_eq!(c.dest(0).in_packets, 1001);
         assert_eq!(c.dest(2).in_packets, 100_100);
+        assert_eq!(c.dests(&[2, 0]).iter().map(|s| s.in_packets).collect::<Vec<_>>(), [100_100, 1001]);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use aya::Pod;
 use lb_common::conn::Conn;
 use lb_common::family::{Family, V4, V6};
 use lb_common::table::{recover, sweep_range, touched};
+use lb_common::tcp::{STATE_NAMES, STATES, TEMPLATE};
 use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -43,6 +45,7 @@ pub(super) struct Figures {
     round_us: AtomicU64,
     cpu_us: AtomicU64,
     expired: [AtomicU64; 2],
+    states: [[AtomicU64; STATES]; 2],
     audits: AtomicU64,
     healed: AtomicU64,
     orphans: AtomicU64,
@@ -56,6 +59,15 @@ impl Figures {
     /// Connections taken down in one family's table.
     pub(super) fn expired(&self, slot: usize) -> u64 {
         self.expired[slot].load(Ordering::Relaxed)
+    }
+
+    /// Connections of one family by state, in the last round.
+    pub(super) fn states(&self, slot: usize) -> BTreeMap<String, u64> {
+        let all = STATE_NAMES.iter().zip(&self.states[slot]).enumerate();
+        // Templates are no connections, and were not counted.
+        all.filter(|(state, _)| *state != usize::from(TEMPLATE))
+            .map(|(_, (name, n))| ((*name).into(), n.load(Ordering::Relaxed)))
+            .collect()
     }
 
     pub(super) fn view(&self) -> SweeperView {
@@ -80,6 +92,7 @@ struct Round {
     cpu: Duration,
     seen: u64,
     live: [u64; 2],
+    states: [[u64; STATES]; 2],
 }
 
 /// Takes expired connections down.
@@ -135,6 +148,9 @@ impl Sweeper {
             swept.live += got.live;
             swept.expired += got.expired;
             self.round.live[slot] += u64::from(got.live);
+            for (sum, n) in self.round.states[slot].iter_mut().zip(got.states) {
+                *sum += u64::from(n);
+            }
             add(&self.figures.expired[slot], got.expired.into());
             self.at.1 += got.examined;
             if self.at.1 >= end {
@@ -191,6 +207,9 @@ impl Sweeper {
         f.records.store(round.seen, Ordering::Relaxed);
         f.round_us.store(round.began.map_or(0, |began| micros(began.elapsed())), Ordering::Relaxed);
         f.cpu_us.store(micros(round.cpu), Ordering::Relaxed);
+        for (to, n) in f.states.iter().flatten().zip(round.states.iter().flatten()) {
+            to.store(*n, Ordering::Relaxed);
+        }
         add(&f.rounds, 1);
         let records = [self.table4.conns.len(), self.table6.conns.len()];
         for (slot, occupancy) in self.occupancy.iter_mut().enumerate() {

@@ -1,10 +1,9 @@
 //! What runs, for the API: services with their counters, verdicts, tables.
 
 use super::Engine;
-use super::services::Running;
 use super::stats::{Estimator, minus, plus};
 use super::sweep::FAMILIES;
-use crate::api::{ServerView, ServiceView, Services, Stats, SweeperView, TableView, VerdictView};
+use crate::api::{PlannerView, ServiceView, Services, Stats, SweeperView, TableView, VerdictView};
 use crate::model::{EditError, EditErrorKind, ServiceId};
 use lb_common::dest::DestConns;
 
@@ -17,66 +16,26 @@ impl Engine {
     /// All services, in the order of their making.
     #[must_use]
     pub fn services(&self) -> Services {
-        Services {
-            table_size: connections_for(self.table4.conns.len()),
-            services: self
-                .applied
-                .services
-                .iter()
-                .filter_map(|s| self.running.get(&s.spec.id))
-                .map(|running| self.service_view(running))
-                .collect(),
-        }
+        self.reading().services()
     }
 
     /// One service.
     #[must_use]
     pub fn service(&self, id: &ServiceId) -> Option<ServiceView> {
-        self.running.get(id).map(|running| self.service_view(running))
-    }
-
-    fn service_view(&self, running: &Running) -> ServiceView {
-        let server = |(&slot, spec): (&u32, &crate::model::ServerSpec)| {
-            let record = self.dests.get(slot)?;
-            let n = self.dests.shown(slot);
-            Some(ServerView {
-                spec: spec.clone(),
-                active: n.active,
-                inactive: n.inactive,
-                persistent: n.templates,
-                resolved: self.dests.is_resolved(slot),
-                overloaded: spec.upper_threshold != 0 && n.overloaded != 0,
-                stats: minus(&self.counters.dest(slot), &record.base),
-                rates: record.estimator.rates(),
-            })
-        };
-        ServiceView {
-            spec: running.state.spec.clone(),
-            stats: self.service_stats(running),
-            rates: running.estimator.rates(),
-            servers: running.servers.iter().zip(&running.state.servers).filter_map(server).collect(),
-        }
-    }
-
-    fn service_stats(&self, running: &Running) -> Stats {
-        running.servers.iter().fold(running.gone, |sum, &slot| {
-            let joined = self.dests.get(slot).map_or_else(Stats::default, |s| s.joined);
-            plus(&sum, &minus(&self.counters.dest(slot), &joined))
-        })
+        self.reading_of(self.running.get(id).into_iter()).services().services.pop()
     }
 
     /// Moves the rates by one step of the estimator.
     pub(super) fn tick_rates(&mut self) {
         let mut running = std::mem::take(&mut self.running);
         for service in running.values_mut() {
-            let total = self.service_stats(service);
-            service.estimator.tick(&total);
-            for &slot in &service.servers {
-                let raw = self.counters.dest(slot);
-                if let Some(server) = self.dests.get_mut(slot) {
-                    server.estimator.tick(&minus(&raw, &server.base));
-                }
+            let mut total = service.gone;
+            for (&slot, raw) in service.servers.iter().zip(self.counters.dests(&service.servers)) {
+                let Some(server) = self.dests.get_mut(slot) else { continue };
+                total = plus(&total, &minus(&raw, &server.joined));
+                server.estimator.tick(&minus(&raw, &server.base));
             }
+            service.estimator.tick(&total);
         }
         self.running = running;
     }
@@ -95,11 +54,13 @@ impl Engine {
             if service.is_some_and(|s| s != id) {
                 continue;
             }
+            running.zeroed = plus(&running.zeroed, &running.gone);
             running.gone = Stats::default();
             running.estimator = Estimator::default();
             for &slot in &running.servers {
                 let raw = self.counters.dest(slot);
                 if let Some(server) = self.dests.get_mut(slot) {
+                    running.zeroed = plus(&running.zeroed, &minus(&raw, &server.joined));
                     server.base = raw;
                     server.joined = raw;
                     server.estimator = Estimator::default();
@@ -145,9 +106,18 @@ impl Engine {
                 evicted_embryonic: gave_way.embryonic,
                 evicted_closing: gave_way.closing,
                 swept: self.swept.expired(i),
+                states: self.swept.states(i),
             }
         };
         vec![view(0, FAMILIES[0], self.table4.conns.len()), view(1, FAMILIES[1], self.table6.conns.len())]
+    }
+
+    /// What the making of plans came to.
+    #[must_use]
+    pub fn planner_view(&self) -> PlannerView {
+        let p = self.services.planned;
+        let plan_us = u64::try_from(p.took.as_micros()).unwrap_or(u64::MAX);
+        PlannerView { signals: self.signals, plans: p.plans, plan_us }
     }
 
     /// What the sweeper does.

@@ -33,6 +33,8 @@ const PACKAGES: &[(Need, Sign, &[&str])] = &[
     (Need::Network, Sign::Program("nsenter"), &["util-linux"]),
     (Need::Network, Sign::File("/etc/services"), &["netbase"]),
     (Need::Network, Sign::Program("mandoc"), &["mandoc"]),
+    // For promtool.
+    (Need::Network, Sign::Program("promtool"), &["prometheus"]),
     (Need::Qemu, Sign::Program("qemu-system-x86_64"), &["qemu-system-x86"]),
     (Need::Qemu, Sign::File("/bin/busybox"), &["busybox-static"]),
     (Need::Qemu, Sign::Program("modprobe"), &["kmod"]),
@@ -108,7 +110,9 @@ pub(super) fn ensure(packages: &[&str]) -> Result<()> {
 
 pub(super) fn apt() -> std::process::Command {
     let mut command = shell::command("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]);
+    // Tests start what they need: no package is to start a service (systemd; other inits).
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("SYSTEMD_OFFLINE", "1").env("RUNLEVEL", "1");
+    command.args(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]);
     command
 }
 
