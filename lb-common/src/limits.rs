@@ -82,6 +82,10 @@ pub mod map {
     pub const DEST_CONNS: &str = "LVX_DEST_CONNS";
     /// [`crate::stats::DestStats`], element `cpu * servers + dest`.
     pub const DEST_STATS: &str = "LVX_DEST_STATS";
+    /// [`crate::note::DestNote`], element as in [`DESTS`].
+    pub const DEST_NOTES: &str = "LVX_DEST_NOTES";
+    /// [`crate::note::ServiceNote`], element as in [`SERVICES`].
+    pub const SERVICE_NOTES: &str = "LVX_SERVICE_NOTES";
     /// [`crate::stats::Cpu`], one element a possible CPU.
     pub const CPUS: &str = "LVX_CPUS";
     /// [`crate::dest::Port`].

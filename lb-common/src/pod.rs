@@ -1,6 +1,6 @@
 //! `aya::Pod` for everything that goes through a map.
 
-use crate::{bench, config, conn, dest, once, service, stats, table};
+use crate::{bench, config, conn, dest, note, once, service, stats, table};
 
 macro_rules! pod {
     ($($t:ty),* $(,)?) => {$(
@@ -17,6 +17,8 @@ pod!(
     dest::Dest,
     dest::DestConns,
     dest::Port,
+    note::DestNote,
+    note::ServiceNote,
     once::Trace,
     service::Service,
     service::ServiceKey,

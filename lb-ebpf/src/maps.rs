@@ -9,6 +9,7 @@ use lb_common::dest::{Dest, DestConns, Port};
 use lb_common::family::{V4, V6};
 use lb_common::filter::FILTER_WORDS;
 use lb_common::limits::{MAX_PORTS, SIGNAL_BYTES, TRACES};
+use lb_common::note::{DestNote, ServiceNote};
 use lb_common::once::Trace;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::stats::{Cpu, DestStats};
@@ -56,6 +57,12 @@ pub static LVX_DEST_CONNS: Array<DestConns> = Array::pinned(1, BPF_F_MMAPABLE);
 /// See [`lb_common::limits::map::DEST_STATS`].
 #[map]
 pub static LVX_DEST_STATS: Array<DestStats> = Array::pinned(1, BPF_F_MMAPABLE);
+/// See [`lb_common::limits::map::DEST_NOTES`].
+#[map]
+pub static LVX_DEST_NOTES: Array<DestNote> = Array::pinned(1, BPF_F_MMAPABLE);
+/// See [`lb_common::limits::map::SERVICE_NOTES`].
+#[map]
+pub static LVX_SERVICE_NOTES: Array<ServiceNote> = Array::pinned(1, BPF_F_MMAPABLE);
 /// See [`lb_common::limits::map::CPUS`].
 #[map]
 pub static LVX_CPUS: Array<Cpu> = Array::pinned(1, BPF_F_MMAPABLE);

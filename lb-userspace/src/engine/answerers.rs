@@ -11,7 +11,7 @@ use lb_common::family::wide_of;
 use lb_common::once::SHARED;
 use lb_common::proto::{ANSWERER, UDP};
 use lb_common::service::ServiceKey;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
@@ -45,6 +45,40 @@ fn value(slots: &[u32]) -> Option<u32> {
 }
 
 impl Answerers {
+    /// Takes over those of an earlier daemon: `found` is what its keys lead to, and their bits are set. What is right stays untouched.
+    pub(super) fn adopt(
+        &mut self,
+        services: &mut Services,
+        config: &Mapped<Config>,
+        wanted: Vec<(ServiceId, Vec<Answerer>)>,
+        found: &HashMap<ServiceKey, u32>,
+    ) {
+        for (id, answerers) in wanted.into_iter().filter(|(_, a)| !a.is_empty()) {
+            for (key, slot) in &answerers {
+                let slots = self.by_key.entry(*key).or_default();
+                // The first is in the map.
+                let first = found.get(key).is_some_and(|v| v & !SHARED == *slot);
+                slots.insert(if first { 0 } else { slots.len() }, *slot);
+            }
+            self.of_service.insert(id, answerers);
+        }
+        let keys: HashSet<ServiceKey> = self.by_key.keys().chain(found.keys()).copied().collect();
+        for key in keys {
+            self.write(services, &key, found.get(&key).copied());
+        }
+        self.tell(config);
+    }
+
+    /// Says whether there are any.
+    fn tell(&self, config: &Mapped<Config>) {
+        let flags = config.u32(0, offset_of!(Config, flags));
+        if self.by_key.is_empty() {
+            flags.fetch_and(!ANSWERERS, Ordering::AcqRel);
+        } else {
+            flags.fetch_or(ANSWERERS, Ordering::AcqRel);
+        }
+    }
+
     /// Sets those of a service; its elements are written.
     pub(super) fn set(&mut self, services: &mut Services, config: &Mapped<Config>, id: &ServiceId, new: Vec<Answerer>) {
         let old = self.of_service.remove(id).unwrap_or_default();
@@ -64,12 +98,7 @@ impl Answerers {
             for (key, before) in before {
                 self.write(services, &key, before);
             }
-            let flags = config.u32(0, offset_of!(Config, flags));
-            if self.by_key.is_empty() {
-                flags.fetch_and(!ANSWERERS, Ordering::AcqRel);
-            } else {
-                flags.fetch_or(ANSWERERS, Ordering::AcqRel);
-            }
+            self.tell(config);
         }
         if !new.is_empty() {
             self.of_service.insert(*id, new);

@@ -8,14 +8,16 @@
 //! under way any more.
 
 use super::mapped::Mapped;
+use super::services::{id_of, key_of};
 use super::slots::Slots;
-use super::stats::{Counters, Estimator};
+use super::stats::{Counters, Estimator, five, stats};
 use crate::api::Stats;
 use crate::model::{Forwarding, ServerId, ServerSpec, ServiceId};
 use lb_common::dest::{Dest, DestConns, LOCAL, PRESENT, WEIGHTED, overloaded};
-use lb_common::family::wide_of;
+use lb_common::family::{ip_of, wide_of};
+use lb_common::note::DestNote;
 use lb_common::proto;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
@@ -28,7 +30,7 @@ pub(super) type Name = (ServiceId, ServerId);
 /// What is known of an element in use.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// `None`: left behind by an earlier daemon, which alone knew.
+    /// `None`: left behind by an earlier daemon, which did not note it.
     pub(super) name: Option<Name>,
     /// Present in its service.
     pub(super) present: bool,
@@ -44,6 +46,41 @@ pub(super) struct Server {
     pub(super) origin: Stats,
     /// Rates.
     pub(super) estimator: Estimator,
+}
+
+impl Server {
+    const fn unknown() -> Self {
+        const ZERO: Stats = Stats { connections: 0, in_packets: 0, out_packets: 0, in_bytes: 0, out_bytes: 0 };
+        Self {
+            name: None,
+            present: false,
+            incarnation: 0,
+            idle: 0,
+            base: ZERO,
+            joined: ZERO,
+            origin: ZERO,
+            estimator: Estimator { last: ZERO, average: ZERO },
+        }
+    }
+}
+
+/// Servers of a service, with their elements.
+pub(super) type Members = Vec<(u32, ServerSpec)>;
+
+/// A present server, as its element has it.
+fn spec_of(d: &Dest) -> Option<ServerSpec> {
+    Some(ServerSpec {
+        id: ServerId { address: ip_of(d.real, d.family)?, port: u16::from_be(d.port) },
+        forwarding: [Forwarding::Nat, Forwarding::Dr, Forwarding::Tun].into_iter().find(|f| method(*f) == d.method)?,
+        weight: d.weight,
+        upper_threshold: d.upper,
+        lower_threshold: d.lower,
+    })
+}
+
+/// Whose a noted element is.
+fn name_of(n: &DestNote) -> Option<Name> {
+    Some((id_of(&n.service)?, ServerId { address: ip_of(n.real, n.family)?, port: u16::from_be(n.port) }))
 }
 
 /// An element for a server about to be added.
@@ -71,6 +108,7 @@ pub(super) struct Way {
 pub(super) struct Dests {
     pub(super) memory: Mapped<Dest>,
     pub(super) conns: Mapped<DestConns>,
+    notes: Mapped<DestNote>,
     slots: Slots,
     records: Vec<Option<Server>>,
     trash: HashMap<Name, u32>,
@@ -91,57 +129,107 @@ pub(super) const fn method(f: Forwarding) -> u8 {
 }
 
 impl Dests {
-    /// Takes over elements that connections of an earlier daemon refer to: `name` tells whose they were. All others are free. `settle`
-    /// waits for packets under way.
+    /// Takes over the elements of an earlier daemon. Those that are present in one of its services (by the services' elements) stay as
+    /// they are, so that packets notice nothing; those of removed servers are trash again, under the names that were noted; all others
+    /// are free. `settle` waits for packets under way.
     pub(super) fn adopt(
-        memory: Mapped<Dest>,
-        conns: Mapped<DestConns>,
+        (memory, conns, notes): (Mapped<Dest>, Mapped<DestConns>, Mapped<DestNote>),
         counters: &Counters,
-        name: impl Fn(&Dest) -> Option<Name>,
+        services: &HashMap<u32, (ServiceId, u64)>,
         settle: impl FnOnce(),
-    ) -> Self {
+    ) -> (Self, HashMap<u32, Members>) {
         let len = memory.len();
         let mut dests = Self {
             memory,
             conns,
+            notes,
             slots: Slots::new(len),
             records: std::iter::repeat_with(|| None).take(len as usize).collect(),
             trash: HashMap::new(),
         };
-        let mut old = Vec::new();
-        while let Some(slot) = dests.slots.take() {
-            let flags = dests.memory.u32(slot, FLAGS).swap(0, Ordering::AcqRel);
-            old.push((slot, flags));
-        }
-        settle();
-        let mut free = Vec::new();
-        for (slot, flags) in old {
+        let (mut members, mut seen) = (HashMap::<u32, Members>::new(), HashSet::new());
+        let (mut others, mut stray) = (Vec::new(), false);
+        for slot in 0..len {
             let Some(element) = dests.memory.read(slot) else { break };
-            if dests.refers(slot) == 0 {
-                free.push(slot);
+            let present = element.flags & PRESENT != 0;
+            let member = services.get(&element.service).filter(|_| present).and_then(|(id, incarnation)| {
+                let spec = spec_of(&element)?;
+                seen.insert((*id, spec.id)).then_some((*id, *incarnation, spec))
+            });
+            let Some((service, incarnation, spec)) = member else {
+                if present {
+                    // Of a change that was cut off.
+                    dests.memory.u32(slot, FLAGS).store(0, Ordering::Release);
+                    stray = true;
+                }
+                others.push(slot);
                 continue;
-            }
-            let name = if flags & PRESENT != 0 { name(&element) } else { None };
-            let raw = counters.dest(slot);
-            let server = Server {
-                name,
-                present: false,
-                incarnation: 0,
-                idle: 0,
-                base: raw,
-                joined: raw,
-                origin: raw,
-                estimator: Estimator::default(),
             };
+            let name = (service, spec.id);
+            dests.records[slot as usize] = Some(dests.noted(slot, name, incarnation, counters));
+            members.entry(element.service).or_default().push((slot, spec));
+        }
+        if stray {
+            settle();
+        }
+        for slot in others {
+            let name = dests.notes.read(slot).filter(|n| n.incarnation != 0).and_then(|n| name_of(&n));
+            let name = name.filter(|name| !seen.contains(name) && !dests.trash.contains_key(name));
+            let Some(name) = name else {
+                if dests.refers(slot) != 0 {
+                    let raw = counters.dest(slot);
+                    let server = Server { base: raw, joined: raw, origin: raw, ..Server::unknown() };
+                    dests.records[slot as usize] = Some(server);
+                }
+                continue;
+            };
+            let incarnation = dests.notes.read(slot).map_or(0, |n| n.incarnation);
+            let server = Server { present: false, ..dests.noted(slot, name, incarnation, counters) };
             dests.records[slot as usize] = Some(server);
-            if let Some(name) = name {
-                dests.trash.insert(name, slot);
-            }
+            dests.trash.insert(name, slot);
         }
-        for slot in free.into_iter().rev() {
-            dests.slots.untake(slot);
+        dests.slots = Slots::adopt(len, |slot| dests.records[slot as usize].is_some());
+        (dests, members)
+    }
+
+    /// A present server as an earlier daemon noted it; anew where the note is another's.
+    fn noted(&self, slot: u32, name: Name, incarnation: u64, counters: &Counters) -> Server {
+        let note = self.notes.read(slot).filter(|n| n.incarnation == incarnation && name_of(n) == Some(name));
+        let raw = counters.dest(slot);
+        let fresh = Server { name: Some(name), present: true, incarnation, base: raw, joined: raw, origin: raw, ..Server::unknown() };
+        let Some(n) = note else { return fresh };
+        Server {
+            base: stats(n.base),
+            joined: stats(n.joined),
+            origin: stats(n.origin),
+            estimator: Estimator { last: stats(n.last), average: stats(n.average) },
+            ..fresh
         }
-        dests
+    }
+
+    /// Notes what is known of an element, for the daemon after this one.
+    pub(super) fn note(&self, slot: u32) {
+        let note = self.get(slot).and_then(|s| {
+            let (service, server) = s.name?;
+            let (real, family) = wide_of(server.address);
+            Some(DestNote {
+                service: key_of(&service),
+                real,
+                incarnation: s.incarnation,
+                base: five(&s.base),
+                joined: five(&s.joined),
+                origin: five(&s.origin),
+                last: five(&s.estimator.last),
+                average: five(&s.estimator.average),
+                port: server.port.to_be(),
+                family,
+                zero: [0; 5],
+            })
+        });
+        match note {
+            Some(note) => self.notes.write(slot, &note),
+            None => self.notes.u64(slot, offset_of!(DestNote, incarnation)).store(0, Ordering::Release),
+        }
     }
 
     /// Live connections and templates of an element.
@@ -255,6 +343,7 @@ impl Dests {
                 });
             }
         }
+        self.note(slot);
         let weighted = if spec.weight > 0 { WEIGHTED } else { 0 };
         let local = if way.local { LOCAL } else { 0 };
         self.memory.u32(slot, FLAGS).store(PRESENT | weighted | local, Ordering::Release);
@@ -334,6 +423,7 @@ impl Dests {
         {
             self.trash.remove(&name);
         }
+        self.note(slot);
         self.slots.retire(slot);
     }
 

@@ -16,12 +16,17 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// An empty filter: no packet is for a service until [`Filter::add`].
-    pub(super) fn new(words: Mapped<u64>) -> Self {
-        for i in 0..words.len() {
-            words.u64(i, 0).store(0, Ordering::Release);
+    /// A filter that lets exactly these services' packets through. What was set for them before stays set all the time.
+    pub(super) fn adopt<'a>(words: Mapped<u64>, keys: impl Iterator<Item = &'a ServiceKey>) -> Self {
+        let mut filter = Self { words, services: HashMap::new() };
+        for key in keys {
+            filter.add(key);
         }
-        Self { words, services: HashMap::new() }
+        for i in 0..filter.words.len() {
+            let mask = (0..64).filter(|b| filter.services.contains_key(&(i * 64 + b))).fold(0, |mask, b| mask | 1 << b);
+            filter.words.u64(i, 0).store(mask, Ordering::Release);
+        }
+        filter
     }
 
     pub(super) fn add(&mut self, key: &ServiceKey) {
@@ -62,7 +67,7 @@ mod tests {
     #[test]
     fn a_shared_bit_stays_until_the_last_service_goes() {
         let words = Mapped::heap(FILTER_WORDS);
-        let mut f = Filter::new(words.clone());
+        let mut f = Filter::adopt(words.clone(), [].iter());
         let set = || (0..words.len()).map(|i| words.u64(i, 0).load(Ordering::Relaxed).count_ones()).sum::<u32>();
         f.add(&key(1));
         f.add(&key(1));
@@ -72,6 +77,9 @@ mod tests {
         assert_eq!(set(), 2);
         f.remove(&key(1));
         assert_eq!(set(), 1);
+        let mut f = Filter::adopt(words.clone(), [key(2), key(3)].iter());
+        assert_eq!(set(), 2);
+        f.remove(&key(3));
         f.remove(&key(2));
         f.remove(&key(2));
         assert_eq!(set(), 0);

@@ -14,11 +14,16 @@ use std::net::{IpAddr, Ipv4Addr};
 /// once is reached at once.
 const REMEMBER_TICKS: u32 = 5;
 
+/// Ticks of two seconds in which neighbours should have answered a new daemon.
+const HOLD_TICKS: u32 = 2;
+
 #[derive(Debug, Default)]
 struct Address {
     reach: Option<Reach>,
     dests: BTreeSet<u32>,
     idle: u32,
+    /// Ticks for which the way that an earlier daemon found still holds, although nobody has answered this one yet.
+    held: u32,
 }
 
 /// All addresses of real servers.
@@ -33,6 +38,14 @@ impl Hops {
         let a = self.addresses.entry(address).or_default();
         a.dests.insert(dest);
         a.idle = 0;
+    }
+
+    /// A server that an earlier daemon knew the way to has this address.
+    pub(super) fn hold(&mut self, address: IpAddr, dest: u32) {
+        self.add(address, dest);
+        if let Some(a) = self.addresses.get_mut(&address) {
+            a.held = HOLD_TICKS;
+        }
     }
 
     /// A server has it no more.
@@ -56,8 +69,24 @@ impl Hops {
         if a.reach.as_ref() == Some(&reach) {
             return false;
         }
+        let known = !matches!(reach, Reach::Unresolved(_));
         a.reach = Some(reach);
-        true
+        if known {
+            a.held = 0;
+        }
+        a.held == 0
+    }
+
+    /// Addresses whose old way is not held any longer. Call every two seconds.
+    pub(super) fn let_go(&mut self) -> Vec<IpAddr> {
+        let mut gone = Vec::new();
+        for (ip, a) in self.addresses.iter_mut().filter(|(_, a)| a.held > 0) {
+            a.held -= 1;
+            if a.held == 0 {
+                gone.push(*ip);
+            }
+        }
+        gone
     }
 
     /// Servers of an address.

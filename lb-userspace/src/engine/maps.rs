@@ -13,6 +13,7 @@ use lb_common::conn::{Conn4, Conn6};
 use lb_common::dest::{Dest, DestConns, Port};
 use lb_common::filter::FILTER_WORDS;
 use lb_common::limits::{self, MAX_PORTS, map};
+use lb_common::note::{DestNote, ServiceNote};
 use lb_common::service::{Service, ServiceKey};
 use lb_common::stats::{Cpu, DestStats};
 use lb_common::table::{Bucket, Hands, buckets_for, records_for};
@@ -183,7 +184,7 @@ pub struct Sizes {
 impl Sizes {
     /// Elements of every map whose size is not fixed, for the loader.
     #[must_use]
-    pub fn max_entries(&self) -> [(&'static str, u32); 11] {
+    pub fn max_entries(&self) -> [(&'static str, u32); 13] {
         let (records, buckets) = (records_for(self.connections), buckets_for(self.connections));
         [
             (map::INDEX4, buckets),
@@ -196,6 +197,8 @@ impl Sizes {
             (map::DESTS, self.servers),
             (map::DEST_CONNS, self.servers),
             (map::DEST_STATS, self.servers.saturating_mul(self.cpus)),
+            (map::DEST_NOTES, self.servers),
+            (map::SERVICE_NOTES, self.services),
             (map::PICKS, self.picks),
             (map::CPUS, self.cpus),
         ]
@@ -217,6 +220,8 @@ pub struct Maps {
     pub(super) dests: Mapped<Dest>,
     pub(super) dest_conns: Mapped<DestConns>,
     pub(super) dest_stats: Mapped<DestStats>,
+    pub(super) dest_notes: Mapped<DestNote>,
+    pub(super) service_notes: Mapped<ServiceNote>,
     pub(super) cpus: Mapped<Cpu>,
     pub(super) ports: Mapped<Port>,
     pub(super) port_of: Table<u32, u32>,
@@ -285,6 +290,8 @@ impl Maps {
             dests: array(ebpf, map::DESTS)?,
             dest_conns: array(ebpf, map::DEST_CONNS)?,
             dest_stats: array(ebpf, map::DEST_STATS)?,
+            dest_notes: array(ebpf, map::DEST_NOTES)?,
+            service_notes: array(ebpf, map::SERVICE_NOTES)?,
             cpus: array(ebpf, map::CPUS)?,
             ports: array(ebpf, map::PORTS)?,
             port_of,
@@ -318,6 +325,8 @@ impl Maps {
             dests: Mapped::heap(sizes.servers),
             dest_conns: Mapped::heap(sizes.servers),
             dest_stats: Mapped::heap(sizes.servers * sizes.cpus),
+            dest_notes: Mapped::heap(sizes.servers),
+            service_notes: Mapped::heap(sizes.services),
             cpus: Mapped::heap(sizes.cpus),
             ports: Mapped::heap(MAX_PORTS),
             port_of: Table::Heap { map: std::collections::HashMap::new(), max: MAX_PORTS as usize },
@@ -332,6 +341,8 @@ impl Maps {
         same(map::HANDS, COUNT, self.hands.len().into(), 1)?;
         same(map::FILTER, COUNT, self.filter.len().into(), FILTER_WORDS.into())?;
         same(map::PORTS, COUNT, self.ports.len().into(), MAX_PORTS.into())?;
+        same(map::DEST_NOTES, COUNT, self.dest_notes.len().into(), self.dests.len().into())?;
+        same(map::SERVICE_NOTES, COUNT, self.service_notes.len().into(), self.services.len().into())?;
         same(map::DEST_CONNS, COUNT, self.dest_conns.len().into(), self.dests.len().into())?;
         same(map::DEST_STATS, COUNT, self.dest_stats.len().into(), u64::from(self.dests.len()) * u64::from(self.cpus.len()))?;
         for (map, len) in [(map::INDEX4, self.index4.len()), (map::INDEX6, self.index6.len())] {

@@ -7,6 +7,7 @@
 //! Invariant: this process is the only writer of everything but the counters, the cursors and the connection table. Whatever
 //! packets may still refer to rests before it is used for something else (see `slots`).
 
+mod adopt;
 mod answerers;
 mod audit;
 mod connections;
@@ -36,22 +37,18 @@ pub use maps::{Maps, MapsError, Sizes};
 pub use reading::{Reading, ServerRead, ServiceRead};
 pub use sweep::{Sweeper, Swept};
 
-use crate::model::{Desired, ServerId, ServiceId};
+use crate::model::{Desired, ServiceId};
 use crate::net::{LinkInfo, Reach};
 use answerers::Answerers;
 use dests::Dests;
-use filter::Filter;
 use hops::Hops;
 use lb_common::config::{ANSWERERS, Config};
-use lb_common::limits::{ABI_VERSION, map};
-use lb_common::service::Service;
+use lb_common::limits::ABI_VERSION;
 use mapped::Mapped;
 use maps::Barrier;
 use memory::TableMemory;
-use picks::Picks;
 use ports::{Changed, Ports};
-use services::{Running, Services, id_of};
-use slots::Slots;
+use services::{Running, Services};
 use stats::Counters;
 use std::collections::HashMap;
 use std::io::Read;
@@ -77,6 +74,10 @@ pub struct Engine {
     applied: Desired,
     /// Of the service made last.
     incarnation: u64,
+    /// When the estimator took its last step, on the clock of [`monotonic_ns`].
+    stepped_ns: u64,
+    /// That was in an earlier daemon.
+    resumed: bool,
     table4: Arc<TableMemory<lb_common::family::V4>>,
     table6: Arc<TableMemory<lb_common::family::V6>>,
     swept: Arc<sweep::Figures>,
@@ -91,67 +92,6 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Takes over the maps. In fresh ones the configuration is written; in those of an earlier daemon the connections are kept, and its
-    /// services go: the first [`Engine::reconcile`] brings them back, to the same connections.
-    ///
-    /// # Errors
-    /// Maps of another version, no random numbers, or a map that cannot be read.
-    pub fn new(maps: Maps) -> Result<Self, MapsError> {
-        let barrier = maps.barrier();
-        let (table4, table6) = (Arc::new(TableMemory::v4(&maps)), Arc::new(TableMemory::v6(&maps)));
-        set_up(&maps)?;
-        let Maps { config, mut service_keys, services, filter, picks, dests, dest_conns, dest_stats, cpus, ports, .. } = maps;
-
-        // No packet finds a service from here on.
-        let access = |map| move |source| MapsError::Access { map, source };
-        let mut names: HashMap<u32, ServiceId> = HashMap::new();
-        for (key, slot) in service_keys.entries().map_err(access(map::SERVICE_KEYS))? {
-            service_keys.remove(&key).map_err(access(map::SERVICE_KEYS))?;
-            if let Some(id) = id_of(&key) {
-                names.insert(slot, id);
-            }
-        }
-        let filter = Filter::new(filter);
-        for slot in 0..services.len() {
-            services.write(slot, &Service::default());
-        }
-        let counters = Counters::new(dest_stats, cpus, dests.len());
-        let server = |d: &lb_common::dest::Dest| {
-            let address = lb_common::family::ip_of(d.real, d.family)?;
-            Some((*names.get(&d.service)?, ServerId { address, port: u16::from_be(d.port) }))
-        };
-        let dests = Dests::adopt(dests, dest_conns, &counters, server, || barrier.settle());
-        let ports = Ports::new(ports, maps.port_of, maps.devices).map_err(access(map::PORTS))?;
-        let services = Services {
-            slots: Slots::new(services.len()),
-            memory: services,
-            keys: service_keys,
-            filter,
-            picks: Picks::new(picks.len()),
-            picks_memory: picks,
-            planned: services::Planned::default(),
-        };
-        config.u32(0, offset_of!(Config, flags)).fetch_and(!ANSWERERS, Ordering::AcqRel);
-        Ok(Self {
-            config,
-            services,
-            running: HashMap::new(),
-            by_slot: HashMap::new(),
-            answerers: Answerers::default(),
-            dests,
-            counters,
-            hops: Hops::default(),
-            ports,
-            barrier,
-            applied: Desired::default(),
-            incarnation: 0,
-            table4,
-            table6,
-            swept: Arc::default(),
-            signals: 0,
-        })
-    }
-
     /// Sets [`Config::flags`], but for those that the engine keeps itself.
     pub fn set_flags(&mut self, flags: u32) {
         let word = self.config.u32(0, offset_of!(Config, flags));
@@ -242,6 +182,12 @@ impl Engine {
             self.dests.set_way(dest, &self.hops.way(address, service.address, &self.ports));
         }
     }
+}
+
+/// The clock of notes.
+fn monotonic_ns() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (t.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(t.tv_nsec as u64)
 }
 
 /// Writes the configuration of fresh maps, or checks that of used ones.

@@ -61,6 +61,21 @@ impl Picks {
         Some(Region { base, order })
     }
 
+    /// Takes just this region, which an earlier daemon gave out; `None` if it cannot be one, or overlaps another.
+    pub(super) fn reserve(&mut self, base: u32, len: u32) -> Option<Region> {
+        let order = order_for(len)?;
+        let start = |o: usize| base & !((1u32 << o) - 1);
+        if start(order as usize) != base {
+            return None;
+        }
+        let from = (order as usize..self.free.len()).find(|&o| self.free[o].contains(&start(o)))?;
+        self.free[from].remove(&start(from));
+        for half in order as usize..from {
+            self.free[half].insert(start(half) ^ (1 << half));
+        }
+        Some(Region { base, order })
+    }
+
     /// Gives back a region that no packet ever saw.
     pub(super) fn untake(&mut self, region: Region) {
         let Region { mut base, order } = region;
@@ -121,6 +136,19 @@ mod tests {
     }
 
     proptest! {
+        /// What another process gave out is reserved exactly, in any order, and nothing else is lost.
+        #[test]
+        fn reserved_regions_are_those_taken(lens in prop::collection::vec(1u32..40, 1..30), limit in 100u32..2000) {
+            let mut p = Picks::new(limit);
+            let held: Vec<_> = lens.iter().filter_map(|&n| p.take(n)).collect();
+            let mut q = Picks::new(limit);
+            for r in held.iter().rev() {
+                prop_assert_eq!(q.reserve(r.base, r.len()), Some(*r));
+                prop_assert_eq!(q.reserve(r.base, 1), None);
+            }
+            prop_assert_eq!(q.free, p.free);
+        }
+
         #[test]
         fn regions_never_overlap(ops in prop::collection::vec((any::<bool>(), 0u32..40), 1..200)) {
             let mut p = Picks::new(1000);

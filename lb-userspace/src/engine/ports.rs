@@ -27,8 +27,8 @@ pub(super) enum Changed {
 /// All ports.
 pub(super) struct Ports {
     memory: Mapped<Port>,
-    port_of: Table<u32, u32>,
-    devices: Devices,
+    pub(super) port_of: Table<u32, u32>,
+    pub(super) devices: Devices,
     /// Indices without an interface, longest first, and the one that each had.
     free: VecDeque<(u32, u32)>,
     /// Links that could be used, by interface.
@@ -51,17 +51,28 @@ fn words(link: &LinkInfo) -> (u64, u64) {
 }
 
 impl Ports {
-    /// Empties the maps.
+    /// Takes over what an earlier daemon left: interfaces that are still there keep their indices, which servers' and connections' next
+    /// hops name.
     pub(super) fn new(memory: Mapped<Port>, mut port_of: Table<u32, u32>, mut devices: Devices) -> io::Result<Self> {
-        for (ifindex, _) in port_of.entries()? {
-            port_of.remove(&ifindex)?;
-        }
+        let entries: HashMap<u32, u32> = port_of.entries()?.into_iter().collect();
+        let (mut free, mut used) = (VecDeque::new(), HashMap::new());
         for index in 0..memory.len() {
-            memory.write(index, &Port::default());
+            let ifindex = memory.u32(index, FIRST).load(Ordering::Acquire);
+            // The kernel refuses an interface that is gone.
+            if ifindex != 0 && entries.get(&ifindex) == Some(&index) && devices.set(index, ifindex).is_ok() {
+                used.insert(ifindex, index);
+                continue;
+            }
+            if ifindex != 0 {
+                memory.write(index, &Port::default());
+            }
             devices.set(index, 0)?;
+            free.push_back((index, 0));
         }
-        let free = (0..memory.len()).map(|index| (index, 0)).collect();
-        Ok(Self { memory, port_of, devices, free, links: HashMap::new(), used: HashMap::new() })
+        for ifindex in entries.keys().filter(|ifindex| !used.contains_key(ifindex)) {
+            port_of.remove(ifindex)?;
+        }
+        Ok(Self { memory, port_of, devices, free, links: HashMap::new(), used })
     }
 
     /// A link changed.

@@ -196,7 +196,7 @@ impl Engine {
             Some(running) => {
                 let (found, gone) = places(&running.state.servers, &running.servers, &p.state.servers);
                 let (old, new) = (&running.state.spec, &p.state.spec);
-                if (old.scheduler, old.sched_flags) != (new.scheduler, new.sched_flags) {
+                if running.inherited.is_some() || (old.scheduler, old.sched_flags) != (new.scheduler, new.sched_flags) {
                     p.planner = Some(planner(new));
                 }
                 let seen = |s: &ServiceState| {
@@ -310,7 +310,9 @@ impl Engine {
             zeroed: Stats::default(),
             estimator: stats::Estimator::default(),
             basis: Vec::new(),
+            inherited: None,
         };
+        self.services.note(&running, self.stepped_ns);
         if let Err(error) = self.services.install(&mut running, &self.dests) {
             self.answerers.set(&mut self.services, &self.config, &id, Vec::new());
             self.release(&running);
@@ -339,17 +341,25 @@ impl Engine {
             Some(new) => running.regions.replace(new),
             None => None,
         };
+        self.services.note(&running, self.stepped_ns);
+        let inherited = running.inherited.take();
+        if inherited.is_some() {
+            // The schedule goes on where it stood.
+            let picks = self.services.plan_in_use(running.slot);
+            running.planner.resume(&running.candidates(&self.dests), &plan::flow(&running.state.spec), picks);
+        }
         self.services.edit(&running);
         if p.replan {
             self.services.replan(&mut running, &self.dests);
         }
-        for region in old.into_iter().flatten() {
+        for region in old.into_iter().flatten().chain(inherited.into_iter().flatten()) {
             self.services.picks.retire(region);
         }
         for (slot, address) in gone {
             let counted = self.dests.remove(slot, &self.counters);
             running.gone = stats::plus(&running.gone, &counted);
             self.hops.remove(address, slot);
+            self.services.note(&running, self.stepped_ns);
         }
         self.running.insert(id, running);
     }
@@ -414,6 +424,9 @@ impl Engine {
         self.services.slots.aged();
         self.services.picks.aged();
         self.dests.aged();
+        for address in self.hops.let_go() {
+            self.refresh(address);
+        }
         self.hops.aged();
         self.tick_rates();
     }

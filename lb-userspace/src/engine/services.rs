@@ -10,12 +10,13 @@ use super::maps::Table;
 use super::picks::{Picks, Region};
 use super::plan;
 use super::slots::Slots;
-use super::stats::Estimator;
+use super::stats::{Estimator, five};
 use crate::api::Stats;
 use crate::model::{ServiceId, ServiceSpec, ServiceState};
 use crate::sched::Server;
 use crate::sched::plan::Planner;
 use lb_common::family::{FAMILY_V4, wide_of};
+use lb_common::note::ServiceNote;
 use lb_common::service::{CURSOR_PLAN, ONE_PACKET, PERSISTENT, Plan, Service, ServiceKey};
 use lb_common::time::ticks_of_seconds;
 use std::io;
@@ -51,6 +52,8 @@ pub(super) struct Running {
     pub(super) estimator: Estimator,
     /// Active and inactive connections of its servers when they were last compared.
     pub(super) basis: Vec<(u64, u64)>,
+    /// Of an earlier daemon, whose plan is still in use; with what room it may have besides `regions`.
+    pub(super) inherited: Option<Vec<Region>>,
 }
 
 impl Running {
@@ -64,6 +67,7 @@ impl Running {
 #[derive(Debug)]
 pub(super) struct Services {
     pub(super) memory: Mapped<Service>,
+    pub(super) notes: Mapped<ServiceNote>,
     pub(super) keys: Table<ServiceKey, u32>,
     pub(super) filter: Filter,
     pub(super) picks_memory: Mapped<u32>,
@@ -119,6 +123,29 @@ fn flipped(seen: u64) -> u64 {
 }
 
 impl Services {
+    /// Notes what no packet needs, for the daemon after this one.
+    pub(super) fn note(&self, service: &Running, stepped_ns: u64) {
+        let note = ServiceNote {
+            incarnation: service.incarnation,
+            gone: five(&service.gone),
+            zeroed: five(&service.zeroed),
+            last: five(&service.estimator.last),
+            average: five(&service.estimator.average),
+            stepped_ns,
+            regions: service.regions.map_or([0; 2], |r| r.map(|r| r.base)),
+            order: service.regions.map_or(0, |[r, _]| u32::from(r.order) + 1),
+            zero: 0,
+        };
+        self.notes.write(service.slot, &note);
+    }
+
+    /// The plan that is in use, as far as it can be read.
+    pub(super) fn plan_in_use(&self, slot: u32) -> Vec<u32> {
+        let Some(s) = self.memory.read(slot) else { return Vec::new() };
+        let plan = s.plans[Service::plan_of(s.cursor)];
+        (plan.base..plan.base.saturating_add(plan.len)).map_while(|at| self.picks_memory.read(at)).collect()
+    }
+
     /// Two regions for plans of up to `len` picks, instead of `old`; `None` if `old` will do.
     ///
     /// # Errors
@@ -169,9 +196,10 @@ impl Services {
 
     /// Gives back what an uninstalled service had. Its servers are out already.
     pub(super) fn retire(&mut self, service: &Running) {
-        for region in service.regions.into_iter().flatten() {
+        for region in service.regions.into_iter().flatten().chain(service.inherited.iter().flatten().copied()) {
             self.picks.retire(region);
         }
+        self.notes.write(service.slot, &ServiceNote::default());
         self.slots.retire(service.slot);
     }
 

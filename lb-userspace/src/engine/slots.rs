@@ -24,6 +24,15 @@ impl Slots {
         Self { free: VecDeque::new(), fresh: 0, limit, limbo: Vec::new(), old_limbo: Vec::new() }
     }
 
+    /// Of a map that an earlier daemon left, in which some are in use.
+    pub(super) fn adopt(limit: u32, used: impl Fn(u32) -> bool) -> Self {
+        if (0..limit).any(&used) {
+            Self { free: (0..limit).filter(|&slot| !used(slot)).collect(), fresh: limit, ..Self::new(limit) }
+        } else {
+            Self::new(limit)
+        }
+    }
+
     /// An element, never used ones first: the longer a number rests, the better.
     pub(super) fn take(&mut self) -> Option<u32> {
         if self.fresh < self.limit {

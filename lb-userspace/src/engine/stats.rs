@@ -6,6 +6,7 @@
 
 use super::mapped::Mapped;
 use crate::api::{Stats, VerdictView};
+use lb_common::note::Five;
 use lb_common::stats::{Cpu, DestStats, GaveWay};
 use lb_common::verdict::NAMES;
 use std::mem::offset_of;
@@ -104,9 +105,23 @@ pub(super) fn minus(a: &Stats, b: &Stats) -> Stats {
 /// (`ip_vs_est.c`). Its rounding is kept, so that numbers agree to the last digit.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Estimator {
-    last: Stats,
+    pub(super) last: Stats,
     /// Connections and packets a second in units of 2^-10, bytes in units of 2^-5.
-    average: Stats,
+    pub(super) average: Stats,
+}
+
+/// Nanoseconds of a step.
+const STEP_NS: u64 = 2_000_000_000;
+
+/// As it is noted in maps.
+pub(super) fn five(s: &Stats) -> Five {
+    [s.connections, s.in_packets, s.out_packets, s.in_bytes, s.out_bytes]
+}
+
+/// Back from [`five`].
+pub(super) fn stats(f: Five) -> Stats {
+    let [connections, in_packets, out_packets, in_bytes, out_bytes] = f;
+    Stats { connections, in_packets, out_packets, in_bytes, out_bytes }
 }
 
 const PACKETS_SHIFT: u32 = 9;
@@ -115,7 +130,16 @@ const BYTES_SHIFT: u32 = 4;
 impl Estimator {
     /// Two seconds later.
     pub(super) fn tick(&mut self, now: &Stats) {
-        let seen = minus(now, &self.last);
+        self.tick_after(now, STEP_NS);
+    }
+
+    /// A step that took another time, as the first after a restart does: what was seen counts for as much as it was in two seconds.
+    pub(super) fn tick_after(&mut self, now: &Stats, ns: u64) {
+        let mut seen = minus(now, &self.last);
+        if ns != STEP_NS {
+            let in_a_step = |n: u64, _| (u128::from(n) * u128::from(STEP_NS) / u128::from(ns.max(1))) as u64;
+            seen = each(&seen, &seen, in_a_step);
+        }
         self.last = *now;
         let step = |average: u64, seen: u64, shift: u32| {
             let rate = (seen << shift) as i64;

@@ -1,8 +1,8 @@
 //! What runs, for the API: services with their counters, verdicts, tables.
 
-use super::Engine;
 use super::stats::{Estimator, minus, plus};
 use super::sweep::FAMILIES;
+use super::{Engine, monotonic_ns};
 use crate::api::{PlannerView, ServiceView, Services, Stats, SweeperView, TableView, VerdictView};
 use crate::model::{EditError, EditErrorKind, ServiceId};
 use lb_common::dest::DestConns;
@@ -27,15 +27,25 @@ impl Engine {
 
     /// Moves the rates by one step of the estimator.
     pub(super) fn tick_rates(&mut self) {
+        let now = monotonic_ns();
+        // The first step after a restart is longer than others.
+        let since = std::mem::take(&mut self.resumed).then(|| now.saturating_sub(self.stepped_ns));
+        self.stepped_ns = now;
+        let tick = |estimator: &mut Estimator, total: &Stats| match since {
+            Some(ns) => estimator.tick_after(total, ns),
+            None => estimator.tick(total),
+        };
         let mut running = std::mem::take(&mut self.running);
         for service in running.values_mut() {
             let mut total = service.gone;
             for (&slot, raw) in service.servers.iter().zip(self.counters.dests(&service.servers)) {
                 let Some(server) = self.dests.get_mut(slot) else { continue };
                 total = plus(&total, &minus(&raw, &server.joined));
-                server.estimator.tick(&minus(&raw, &server.base));
+                tick(&mut server.estimator, &minus(&raw, &server.base));
+                self.dests.note(slot);
             }
-            service.estimator.tick(&total);
+            tick(&mut service.estimator, &total);
+            self.services.note(service, now);
         }
         self.running = running;
     }
@@ -65,7 +75,9 @@ impl Engine {
                     server.joined = raw;
                     server.estimator = Estimator::default();
                 }
+                self.dests.note(slot);
             }
+            self.services.note(running, self.stepped_ns);
         }
         Ok(())
     }

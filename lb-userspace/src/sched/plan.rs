@@ -132,6 +132,17 @@ impl Planner {
         }
     }
 
+    /// A new planner for a service whose plan in use another process wrote: with this the next draft goes on from where that plan got to.
+    /// Picks of servers that are not there any more count for nothing.
+    pub fn resume(&mut self, servers: &[Server], flow: &Flow, picks: Vec<u32>) {
+        let mut draft = self.draft(servers, flow, 0);
+        if matches!(draft.plan, Plan::Sequence { .. }) && picks.iter().all(|p| draft.pool.get(*p).is_some()) {
+            draft.basis = draft.pool.clone();
+            draft.plan = Plan::Sequence { picks, low_water: None };
+        }
+        self.commit(draft);
+    }
+
     /// The plan that follows when `taken` picks of the one in use were taken and `servers`, newest first, are there now with these
     /// counters. `flow` names the VIP and the time.
     #[must_use]

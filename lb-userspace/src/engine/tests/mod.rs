@@ -17,7 +17,7 @@ use crate::model::{
 use lb_common::conn::{REVERSE, ports_word};
 use lb_common::dest::{Dest, DestConns, Port, USABLE};
 use lb_common::family::{Family, V4, v4_addr};
-use lb_common::service::ServiceKey;
+use lb_common::service::{Service, ServiceKey};
 use lb_common::stats::{Cpu, DestStats};
 use lb_common::table::{Created, New, Tuple, create, find};
 use lb_common::{hash, tcp, time};
@@ -34,6 +34,38 @@ struct Director {
     stats: Mapped<DestStats>,
     cpus: Mapped<Cpu>,
     ports: Mapped<Port>,
+    /// For another engine over the same memory.
+    maps: Maps,
+}
+
+/// The same memory once more; hashes are empty.
+fn clone(m: &Maps) -> Maps {
+    Maps {
+        config: m.config.clone(),
+        index4: m.index4.clone(),
+        index6: m.index6.clone(),
+        conns4: m.conns4.clone(),
+        conns6: m.conns6.clone(),
+        hands: m.hands.clone(),
+        service_keys: maps::Table::Heap { map: HashMap::new(), max: 0 },
+        services: m.services.clone(),
+        filter: m.filter.clone(),
+        picks: m.picks.clone(),
+        dests: m.dests.clone(),
+        dest_conns: m.dest_conns.clone(),
+        dest_stats: m.dest_stats.clone(),
+        dest_notes: m.dest_notes.clone(),
+        service_notes: m.service_notes.clone(),
+        cpus: m.cpus.clone(),
+        ports: m.ports.clone(),
+        port_of: maps::Table::Heap { map: HashMap::new(), max: 64 },
+        devices: maps::Devices::Heap(vec![0; 64]),
+    }
+}
+
+fn same_table<K: Copy + Eq + std::hash::Hash, V: Copy>(table: &maps::Table<K, V>) -> maps::Table<K, V> {
+    let maps::Table::Heap { map, max } = table else { panic!("in memory") };
+    maps::Table::Heap { map: map.clone(), max: *max }
 }
 
 fn vip(n: u16) -> ServiceId {
@@ -79,9 +111,24 @@ impl Director {
 
     fn over(maps: Maps) -> Self {
         let (dests, conns, stats) = (maps.dests.clone(), maps.dest_conns.clone(), maps.dest_stats.clone());
-        let (cpus, ports) = (maps.cpus.clone(), maps.ports.clone());
+        let (cpus, ports, again) = (maps.cpus.clone(), maps.ports.clone(), clone(&maps));
         let engine = Engine::new(maps).expect("maps in memory are in order");
-        Self { engine, desired: Desired::default(), dests, conns, stats, cpus, ports }
+        Self { engine, desired: Desired::default(), dests, conns, stats, cpus, ports, maps: again }
+    }
+
+    /// Another daemon over the same maps, wherever this one was; it does not know yet what is desired.
+    fn restarted(self) -> Self {
+        let devices = maps::Devices::Heap(match &self.engine.ports.devices {
+            maps::Devices::Heap(list) => list.clone(),
+            maps::Devices::Kernel(_) => panic!("in memory"),
+        });
+        let maps = Maps {
+            service_keys: same_table(&self.engine.services.keys),
+            port_of: same_table(&self.engine.ports.port_of),
+            devices,
+            ..clone(&self.maps)
+        };
+        Self { desired: self.desired.clone(), ..Self::over(maps) }
     }
 
     fn try_edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {

@@ -13,6 +13,9 @@ enum Step {
     Pick(u16),
     Estimate,
     Reach(u8, bool),
+    Count(u16, u8),
+    Zero(u16),
+    Restart,
 }
 
 fn edits() -> impl Strategy<Value = Edit> {
@@ -40,6 +43,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (1u16..=4).prop_map(Step::Pick),
         2 => Just(Step::Estimate),
         1 => (1u8..=6, any::<bool>()).prop_map(|(n, up)| Step::Reach(n, up)),
+        3 => (1u16..=4, 1u8..=6).prop_map(|(s, n)| Step::Count(s, n)),
+        1 => (1u16..=4).prop_map(Step::Zero),
+        1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -129,6 +135,34 @@ proptest! {
                     d.pick(service);
                 }
                 Step::Estimate => d.engine.estimate(),
+                Step::Count(service, n) => {
+                    let running = d.engine.running.get(&vip(service));
+                    let slot = running.and_then(|r| Some(r.servers[r.state.servers.iter().position(|s| s.id == rip(n))?]));
+                    if let Some(slot) = slot {
+                        d.count(0, slot, 1, 100);
+                    }
+                }
+                Step::Zero(service) => drop(d.engine.zero(Some(&vip(service)))),
+                Step::Restart => {
+                    let (was, bits_were, views) = (seen(&d), bits(&d), d.engine.services());
+                    d = d.restarted();
+                    prop_assert_eq!(seen(&d), was.clone());
+                    prop_assert_eq!(bits(&d), bits_were.clone());
+                    let desired = d.desired.clone();
+                    d.engine.reconcile(&desired).unwrap();
+                    prop_assert_eq!(seen(&d), was);
+                    prop_assert_eq!(bits(&d), bits_were);
+                    prop_assert_eq!(d.engine.services(), views);
+                    // As a watcher tells a new daemon.
+                    d.engine.set_link(&link());
+                    for address in d.engine.targets() {
+                        let IpAddr::V4(a) = address else { unreachable!("all are IPv4") };
+                        let n = a.octets()[3] - 10;
+                        if let Some(&up) = reached.get(&n) {
+                            d.engine.set_reach(address, reach(n, up));
+                        }
+                    }
+                }
                 Step::Reach(n, up) => {
                     // Only what is asked for is followed.
                     if d.engine.targets().contains(&rip(n).address) {

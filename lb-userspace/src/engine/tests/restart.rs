@@ -1,64 +1,140 @@
 //! A daemon that takes over the maps of another.
 
 use super::*;
+use crate::net::NextHop;
 
-/// The same memory for another engine.
-fn again(maps: &Maps, d: &Director) -> Maps {
-    let maps::Table::Heap { map, max } = &d.engine.services.keys else { panic!("in memory") };
-    let heap = |map, max| maps::Table::Heap { map, max };
-    Maps {
-        service_keys: heap(map.clone(), *max),
-        port_of: maps::Table::Heap { map: HashMap::new(), max: 64 },
-        devices: maps::Devices::Heap(vec![0; 64]),
-        ..clone(maps)
-    }
+fn link() -> LinkInfo {
+    LinkInfo { index: 7, name: "eth0".into(), mac: [2; 6], mtu: 1500, up: true, present: true }
 }
 
-fn clone(m: &Maps) -> Maps {
-    Maps {
-        config: m.config.clone(),
-        index4: m.index4.clone(),
-        index6: m.index6.clone(),
-        conns4: m.conns4.clone(),
-        conns6: m.conns6.clone(),
-        hands: m.hands.clone(),
-        service_keys: maps::Table::Heap { map: HashMap::new(), max: 0 },
-        services: m.services.clone(),
-        filter: m.filter.clone(),
-        picks: m.picks.clone(),
-        dests: m.dests.clone(),
-        dest_conns: m.dest_conns.clone(),
-        dest_stats: m.dest_stats.clone(),
-        cpus: m.cpus.clone(),
-        ports: m.ports.clone(),
-        port_of: maps::Table::Heap { map: HashMap::new(), max: 64 },
-        devices: maps::Devices::Heap(vec![0; 64]),
+fn resolved(n: u8) -> Reach {
+    Reach::Resolved(NextHop { mac: [2, 0, 0, 0, 1, n], ifindex: 7, source: [10, 2, 0, 1].into(), mtu: 1400 })
+}
+
+/// Services 80 and 81 with servers 3, 2, 1 that can be reached.
+fn director() -> Director {
+    let mut d = Director::new(&SIZES);
+    d.edit(&[add_service(80), add(80, 1), add(80, 2), add(80, 3), add_service(81), add(81, 1)]);
+    d.engine.set_link(&link());
+    for n in 1..=3 {
+        d.engine.set_reach(rip(n).address, resolved(n));
     }
+    d
+}
+
+/// All that packets read, but for what the daemon may write at any time.
+fn memory(d: &Director) -> Vec<String> {
+    let dests = (0..d.dests.len()).map(|i| format!("{:?}", d.dests.read(i).unwrap()));
+    let ports = (0..d.ports.len()).map(|i| format!("{:?}", d.ports.read(i).unwrap()));
+    let bits = (0..lb_common::filter::FILTER_WORDS).map(|i| d.engine.services.filter.word(i).to_string());
+    let services = (0..d.maps.services.len()).map(|i| format!("{:?}", d.maps.services.read(i).unwrap()));
+    dests.chain(ports).chain(bits).chain(services).collect()
 }
 
 #[test]
-fn connections_outlive_the_daemon() {
-    let maps = Maps::in_memory(&Sizes { servers: 4, ..SIZES });
-    let first = Maps { service_keys: maps::Table::Heap { map: HashMap::new(), max: 8 }, ..clone(&maps) };
-    let mut d = Director::over(first);
-    let edits = [add_service(80), add(80, 1), add(80, 2), add(80, 3)];
-    d.edit(&edits);
+fn packets_notice_nothing() {
+    let d = director();
     d.connect(80, 1, 1000, 1000);
-    d.connect(80, 2, 1001, 1000);
-    let slot = d.slot(80, 1);
-    let seed = d.engine.config.read(0).unwrap().seed;
-    let mut e = Director::over(again(&maps, &d));
-    drop(d);
+    assert_eq!(d.picks(80, 2), [3, 2]);
+    let (before, seed) = (memory(&d), d.engine.config.read(0).unwrap().seed);
+    let slots: Vec<u32> = (1..=3).map(|n| d.slot(80, n)).collect();
+    let mut e = d.restarted();
     assert_eq!(e.engine.config.read(0).unwrap().seed, seed, "or no connection would be found");
-    assert_eq!(e.lookup(&key_of(&vip(80))), None);
-    assert_eq!(e.follow(80, 1000).unwrap().flags, 0);
-    e.edit(&edits[..3]);
-    assert_eq!(e.slot(80, 1), slot);
+    assert_eq!(memory(&e), before);
     assert_eq!(e.follow(80, 1000).unwrap().flags & USABLE, USABLE);
-    assert_eq!(e.engine.service(&vip(80)).unwrap().servers[1].active, 1);
-    // Two elements were never referred to, and are free.
-    e.edit(&[add(80, 4), add(80, 5)]);
-    assert_eq!(e.picks(80, 4), [5, 4, 2, 1]);
+    let desired = e.desired.clone();
+    e.engine.reconcile(&desired).unwrap();
+    assert_eq!((1..=3).map(|n| e.slot(80, n)).collect::<Vec<_>>(), slots);
+    assert_eq!(e.engine.service(&vip(80)).unwrap().servers[2].active, 1);
+    assert!(e.engine.service(&vip(80)).unwrap().servers.iter().all(|s| s.resolved));
+    // The schedule goes on, and the state is what it was.
+    assert_eq!(e.picks(80, 4), [1, 3, 2, 1]);
+    assert_eq!(e.engine.services().services.iter().map(|s| s.spec.clone()).collect::<Vec<_>>(), [spec(vip(80)), spec(vip(81))]);
+}
+
+/// A change that the daemon died in is finished or undone by the next one, whatever of it was written.
+#[test]
+fn what_is_desired_wins_over_what_is_found() {
+    let d = director();
+    d.connect(80, 2, 1000, 1000);
+    let mut e = d.restarted();
+    e.desired = Desired::default();
+    e.edit(&[add_service(82), add(82, 4), add_service(80), add(80, 1), add(80, 3), edit(80, server(3, 2))]);
+    assert_eq!(e.lookup(&key_of(&vip(81))), None);
+    assert_eq!(e.picks(82, 2), [4, 4]);
+    let mut picks = e.picks(80, 8);
+    picks.sort_unstable();
+    assert_eq!(picks, [1, 1, 1, 1, 3, 3, 3, 3]);
+    assert_eq!(e.follow(80, 1000).unwrap().flags, 0, "a removed server's connections find it gone");
+    e.edit(&[add(80, 2)]);
+    assert_eq!(e.follow(80, 1000).unwrap().flags & USABLE, USABLE);
+}
+
+#[test]
+fn removed_servers_are_known_by_name_to_the_next_daemon() {
+    let mut d = director();
+    d.connect(80, 2, 1000, 1000);
+    d.count(0, d.slot(80, 2), 7, 0);
+    d.edit(&[delete(80, 2)]);
+    let mut e = d.restarted();
+    let desired = e.desired.clone();
+    e.engine.reconcile(&desired).unwrap();
+    assert_eq!(e.engine.service(&vip(80)).unwrap().stats.connections, 7);
+    e.edit(&[add(80, 2)]);
+    assert_eq!(e.follow(80, 1000).unwrap().flags & USABLE, USABLE);
+    assert_eq!(e.engine.service(&vip(80)).unwrap().servers[0].stats.connections, 7);
+}
+
+#[test]
+fn counters_and_rates_go_on() {
+    let mut d = director();
+    d.count(0, d.slot(80, 1), 5, 500);
+    d.engine.zero(Some(&vip(80))).unwrap();
+    d.count(1, d.slot(80, 1), 200, 1000);
+    d.engine.estimate();
+    d.cpus.u64(0, 0).fetch_add(9, Ordering::Relaxed);
+    let (before, one) = (d.engine.services(), d.slot(80, 1));
+    let mut e = d.restarted();
+    // Counted between two daemons.
+    e.count(0, one, 3, 30);
+    let desired = e.desired.clone();
+    e.engine.reconcile(&desired).unwrap();
+    let mut expected = before.clone();
+    let web = &mut expected.services[0];
+    for stats in [&mut web.stats, &mut web.servers[2].stats] {
+        stats.connections += 3;
+        stats.in_bytes += 30;
+    }
+    assert_eq!(e.engine.services(), expected);
+    assert_eq!(e.engine.verdicts()[0].packets, 9);
+    // No step of the estimator takes the past for new traffic.
+    e.engine.stepped_ns = monotonic_ns() - 4_000_000_000;
+    e.engine.estimate();
+    let rates = e.engine.service(&vip(80)).unwrap().rates;
+    assert_eq!(before.services[0].rates.connections, 25);
+    assert_eq!(rates.connections, 19, "a quarter towards 3 in 4 s");
+}
+
+/// A daemon waits for neighbours to answer it before it believes that they are gone.
+#[test]
+fn old_next_hops_hold_for_a_while() {
+    let d = director();
+    let mut e = d.restarted();
+    let desired = e.desired.clone();
+    e.engine.reconcile(&desired).unwrap();
+    e.engine.set_link(&link());
+    for n in 1..=3 {
+        e.engine.set_reach(rip(n).address, Reach::Unresolved("no answer yet".into()));
+    }
+    e.engine.set_reach(rip(2).address, resolved(9));
+    assert_ne!(e.dest(80, 1).next_hop, 0);
+    assert_eq!(e.dest(80, 2).next_hop, lb_common::dest::next_hop([2, 0, 0, 0, 1, 9], 0));
+    e.engine.set_reach(rip(2).address, Reach::Unresolved("gone".into()));
+    assert_eq!(e.dest(80, 2).next_hop, 0, "that was news");
+    e.engine.estimate();
+    assert_ne!(e.dest(80, 1).next_hop, 0);
+    e.engine.estimate();
+    assert_eq!(e.dest(80, 1).next_hop, 0);
 }
 
 #[test]
