@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[path = "build/toolchain.rs"]
 mod toolchain;
 
-const PROGRAMS: [&str; 3] = ["lvx", "lvx-decap", "lvx-bench"];
+const PROGRAMS: [&str; 4] = ["lvx", "lvx-next", "lvx-decap", "lvx-bench"];
 const SETUP: &str = "run `cargo xtask setup`, which installs what is missing or says how to";
 
 fn main() {

@@ -8,12 +8,14 @@
 //! | `GET /v1/connections` | | one [`Connection`] a line; see [`Wanted`] |
 //! | `GET /metrics` | | Prometheus' text format |
 //! | `POST /v1/edits` | [`Edits`] | `204`, or an [`ErrorBody`] and nothing changed |
+//! | `GET /v1/config` | | the running configuration as TOML |
+//! | `POST /v1/config` | [`Configure`] | [`Plan`], or an [`ErrorBody`] and nothing changed |
 //! | `POST /v1/zero` | [`Zero`] | `204` |
 //!
 //! Errors have status 400 (malformed), 403 (a change, over the socket for reading), 404 (absent), 405 (not that method), 408 (too slow), 409 (exists), 413 (too large), 422
 //! (refused), 500 or 503 (too many long answers under way), and an [`ErrorBody`].
 
-use crate::model::{Edit, EditError, ServerSpec, ServiceId, ServiceSpec};
+use crate::model::{Change, Edit, EditError, ServerSpec, ServiceId, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -103,6 +105,39 @@ pub struct Services {
 pub struct Edits {
     /// In order.
     pub edits: Vec<Edit>,
+}
+
+/// `POST /v1/config`: services, timeouts and switches of a configuration become the running ones; all of it or nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configure {
+    /// The file's name, for errors.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a configuration changes, or changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// At once.
+    pub changes: Vec<Change>,
+    /// Not before `lvxd` starts anew with it.
+    pub restart: Vec<Setting>,
+}
+
+/// A setting of the configuration that only a start makes true.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Setting {
+    /// Its name: `sizes.connections`.
+    pub key: String,
+    /// As it is, as TOML; `none` if it is not set.
+    pub running: String,
+    /// As the configuration has it.
+    pub wanted: String,
 }
 
 /// `POST /v1/zero`.

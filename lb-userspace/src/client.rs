@@ -137,6 +137,31 @@ impl Client {
         })
     }
 
+    /// Asks for text.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn text(&self, route: &str) -> Result<String, ClientError> {
+        self.runtime.block_on(async {
+            let body = self.send(Method::GET, route, Vec::new()).await?.into_body();
+            let bytes = body.collect().await.map_err(|e| self.broken(e))?.to_bytes();
+            String::from_utf8(bytes.into()).map_err(|e| self.broken(e))
+        })
+    }
+
+    /// Has something done that answers.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn ask<T: Serialize, A: DeserializeOwned>(&self, route: &str, body: &T) -> Result<A, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|e| self.broken(e))?;
+        self.runtime.block_on(async {
+            let body = self.send(Method::POST, route, body).await?.into_body();
+            let bytes = body.collect().await.map_err(|e| self.broken(e))?.to_bytes();
+            serde_json::from_slice(&bytes).map_err(|e| self.broken(e))
+        })
+    }
+
     /// Has something done.
     ///
     /// # Errors

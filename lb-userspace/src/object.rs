@@ -13,6 +13,11 @@ object!(
     "lvx"
 );
 object!(
+    /// Another program of the same name over the same maps, for tests of upgrades.
+    NEXT,
+    "lvx-next"
+);
+object!(
     /// The decapsulator: program [`DECAP_PROGRAM`].
     DECAP,
     "lvx-decap"

@@ -9,6 +9,7 @@ mod help;
 mod manual;
 pub mod names;
 pub mod options;
+mod plan;
 pub mod popt;
 pub mod print;
 pub mod request;

@@ -4,7 +4,7 @@
 //! [`Verb`] is in all of them.
 
 use super::request::Failure;
-use super::{Name, completions, decap, help, manual, options, simulate, status, top};
+use super::{Name, completions, decap, help, manual, options, plan, simulate, status, top};
 use crate::api::{DEFAULT_SOCKET, SOCKET_VARIABLE};
 use crate::client::Client;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -26,6 +26,9 @@ struct Lvxadm {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Status(status::Status),
+    Plan(plan::PlanFile),
+    Apply(plan::Apply),
+    Export(plan::Export),
     Decap(decap::Decap),
     Simulate(simulate::Simulate),
     Top(top::Top),
@@ -37,6 +40,9 @@ impl Verb {
     fn run(self, io: &mut Io<'_>) -> Result<(), Failure> {
         match self {
             Self::Status(v) => v.run(io),
+            Self::Plan(v) => v.run(io),
+            Self::Apply(v) => v.run(io),
+            Self::Export(v) => v.run(io),
             Self::Decap(v) => v.run(io),
             Self::Simulate(v) => v.run(io),
             Self::Top(v) => v.run(),

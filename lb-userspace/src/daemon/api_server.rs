@@ -6,11 +6,12 @@
 mod tests;
 
 use super::audit::{self, Change, printable};
+use super::config::Config;
 use super::core::{Core, Gone, Handle};
 use super::load::chain;
 use super::metrics::{self, Page};
 use super::serve::{Asking, WRITE_TIME};
-use crate::api::{ApiError, Connection, Edits, ErrorBody, Wanted, Zero};
+use crate::api::{ApiError, Configure, Connection, Edits, ErrorBody, Wanted, Zero};
 use crate::engine::Connections;
 use crate::model::{EditError, EditErrorKind};
 use axum::Router;
@@ -27,7 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -90,6 +91,7 @@ pub fn router(core: Handle, access: Access) -> Router {
         .route("/v1/timeouts", get(async |State(s): State<Shared>| s.read(|c| c.timeouts()).await))
         .route("/v1/connections", get(connections))
         .route("/metrics", get(async |State(s): State<Shared>| s.metrics().await))
+        .route("/v1/config", get(export).post(async |State(s): State<Shared>, r: Request| s.configure(r).await))
         .route("/v1/edits", post(async |State(s): State<Shared>, r: Request| s.edits(r).await))
         .route("/v1/zero", post(async |State(s): State<Shared>, r: Request| s.zero(r).await))
         .fallback(not_found)
@@ -270,6 +272,27 @@ impl Shared {
         self.change(change, move |core| core.edit(&edits)).await
     }
 
+    async fn configure(&self, request: Request) -> Result<Response, Refusal> {
+        let Configure { name, text, dry_run } = self.body(request).await?;
+        let file = name.clone();
+        let parsed = tokio::task::spawn_blocking(move || Config::parse(&text, Path::new(&name))).await;
+        let (config, desired) = match parsed {
+            Ok(Ok(parsed)) => parsed,
+            Ok(Err(e)) => return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string())),
+            Err(e) => return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())),
+        };
+        if dry_run {
+            let plan = self.core.with(move |core| core.plan(&config, &desired)).await?;
+            return Ok(json(StatusCode::OK, &plan));
+        }
+        let (mut response, changes) = match self.core.with(move |core| core.configure(&config, desired)).await? {
+            Ok(plan) => (json(StatusCode::OK, &plan), format!(", {} changes", plan.changes.len())),
+            Err(e) => (Refusal::from(e).into_response(), String::new()),
+        };
+        response.extensions_mut().insert(Change(format!("apply configuration {}{changes}", printable(&file))));
+        Ok(response)
+    }
+
     async fn zero(&self, request: Request) -> Result<Response, Refusal> {
         let Zero { service } = self.body(request).await?;
         let change = service.map_or_else(|| "zero all counters".into(), |s| format!("zero the counters of service {s}"));
@@ -331,6 +354,12 @@ impl hyper::body::Body for Long {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
     }
+}
+
+/// The running configuration.
+async fn export(State(shared): State<Shared>) -> Result<Response, Refusal> {
+    let text = shared.core.with(|core| core.export()).await?;
+    Ok(([(header::CONTENT_TYPE, "application/toml")], text).into_response())
 }
 
 /// All connections, one a line, while they are walked: a table of millions takes no memory for it, and a client that does not read

@@ -13,8 +13,9 @@ pub const DEFAULT_CONFIG: &str = "/etc/lvx/lvx.toml";
 /// control socket that lvxadm talks to. At least one interface is needed, from the configuration or from --interface.
 ///
 /// SIGTERM and SIGINT end it: the program comes off the interfaces and nothing stays behind, unless --stay-attached is given;
-/// packets then go on being balanced, and the next lvxd takes over where this one stopped. SIGHUP reads the services and
-/// timeouts of the configuration again and makes them the running ones, changing nothing else.
+/// packets then go on being balanced, and the next lvxd takes over where this one stopped, with its services, connections and counters:
+/// what ran goes before what is configured. `lvxd --detach` takes away what stayed. SIGHUP makes services, timeouts and switches of the
+/// configuration the running ones, as `lvxadm apply` does.
 ///
 /// Exit status: 0 after a clean end, 1 when something failed, 2 for a wrong command line.
 #[derive(Parser, Clone, Debug, Default)]
@@ -58,13 +59,30 @@ pub struct Args {
     #[arg(long)]
     pub discard: bool,
 
-    /// Leave program and maps in place at exit: packets go on being balanced.
+    /// Where pinned maps are of another version, which cannot be taken over: leave their program balancing until no connection in them is
+    /// active any more, for at most so long, then discard them.
+    ///
+    /// No daemon is there meanwhile: new connections go on too, to the servers that were planned last. Steer clients to another
+    /// director first. UDP and half-closed connections are not waited for.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "discard")]
+    pub drain: Option<u64>,
+
+    /// Leave program and maps in place at exit: packets go on being balanced, and the next lvxd takes over without losing one. The
+    /// service unit does this, so that a restart is not noticed.
     #[arg(long, conflicts_with = "detach_on_exit")]
     pub stay_attached: bool,
 
     /// Take program and maps away at exit, even if the configuration says `stay_attached = true`. This is the default.
     #[arg(long)]
     pub detach_on_exit: bool,
+
+    /// Take away what an lvxd that has ended left in place, program, maps and connections, and exit. Refused while one runs.
+    #[arg(long, conflicts_with_all = ["discard", "drain", "stay_attached", "detach_on_exit", "check"])]
+    pub detach: bool,
+
+    /// For developers and tests: a compiled XDP object in place of the one that is built in.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub object: Option<PathBuf>,
 
     /// How much is logged on stderr.
     ///

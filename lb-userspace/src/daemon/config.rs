@@ -4,18 +4,21 @@
 //! while they are read (so that the error has their place); what they mean together is checked by
 //! [`Desired::apply`](crate::model::Desired::apply), the same as for every other way of configuring.
 
+mod fixed;
 mod metrics;
 mod place;
 mod services;
 #[cfg(test)]
 mod tests;
 mod values;
+mod write;
 
+pub use fixed::differing;
 pub use metrics::Metrics;
 pub use values::{LogLevel, Mode};
+pub use write::write;
 
-use crate::model::{Desired, Timeouts};
-use lb_common::config;
+use crate::model::{Behaviour, Desired, StateTimeouts, Switches, Timeouts};
 use lb_common::limits;
 use lb_common::tcp::{self, DEFAULT_TIMEOUTS_S};
 use serde::Deserialize;
@@ -67,10 +70,13 @@ pub struct Config {
     pub metrics: Metrics,
     /// Capacities.
     pub sizes: Sizes,
-    timeouts: StateTimeouts,
-    tcp: Tcp,
+    timeouts: States,
+    tcp: Switches,
     #[serde(rename = "service")]
     services: Vec<Service>,
+    /// What is for the start alone, as it was written.
+    #[serde(skip)]
+    pub fixed: toml::Table,
 }
 
 /// `[socket]`
@@ -141,11 +147,11 @@ macro_rules! state_timeouts {
         /// `[timeouts]`: seconds by state; those absent are the kernel's.
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        struct StateTimeouts {
+        struct States {
             $($key: Option<Seconds>,)*
         }
 
-        impl StateTimeouts {
+        impl States {
             /// Seconds, in the order of the states.
             fn all(&self) -> [u32; tcp::STATES] {
                 let mut all = DEFAULT_TIMEOUTS_S;
@@ -171,22 +177,6 @@ state_timeouts! {
     udp UDP,
 }
 
-/// `[tcp]`: the kernel's switches, under the kernel's names.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Tcp {
-    sloppy_tcp: bool,
-    expire_nodest_conn: bool,
-    expire_quiescent_template: bool,
-    conn_reuse: bool,
-}
-
-impl Default for Tcp {
-    fn default() -> Self {
-        Self { sloppy_tcp: false, expire_nodest_conn: false, expire_quiescent_template: false, conn_reuse: true }
-    }
-}
-
 impl Config {
     /// Reads a file.
     ///
@@ -206,7 +196,7 @@ impl Config {
             let (line, column) = place::line_and_column(text, at);
             ConfigError::Wrong { path: path.into(), line, column, message }
         };
-        let config: Self = toml::from_str(text).map_err(|e| {
+        let mut config: Self = toml::from_str(text).map_err(|e| {
             let at = e.span().map_or(0, |s| s.start);
             let reason = e.message().trim().replace('\n', "; ");
             match place::key(text, at) {
@@ -222,7 +212,9 @@ impl Config {
                 tcpfin: timeouts[tcp::FIN_WAIT as usize],
                 udp: timeouts[tcp::UDP as usize],
             },
+            behaviour: Behaviour { timeouts: StateTimeouts::of(&timeouts), tcp: config.tcp },
         };
+        config.fixed = fixed::of(text);
         let (mut places, mut edits) = (Vec::new(), Vec::new());
         for service in &config.services {
             let (at, edit): (Vec<_>, Vec<_>) = service.edits().map_err(|(at, message)| wrong(at, message))?.into_iter().unzip();
@@ -236,27 +228,6 @@ impl Config {
     /// Names of interfaces.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
         self.interfaces.iter().map(|i| i.0.as_str())
-    }
-
-    /// Seconds by state, in the order of the states.
-    #[must_use]
-    pub fn timeouts_s(&self) -> [u32; tcp::STATES] {
-        self.timeouts.all()
-    }
-
-    /// Flags for the XDP program, of [`lb_common::config`].
-    #[must_use]
-    pub fn flags(&self) -> u32 {
-        let t = self.tcp;
-        [
-            (t.sloppy_tcp, config::SLOPPY_TCP),
-            (t.expire_nodest_conn, config::EXPIRE_NODEST),
-            (t.expire_quiescent_template, config::EXPIRE_QUIESCENT_TEMPLATE),
-            (!t.conn_reuse, config::NO_CONN_REUSE),
-        ]
-        .into_iter()
-        .filter_map(|(set, bit)| set.then_some(bit))
-        .sum()
     }
 }
 

@@ -6,16 +6,18 @@
 //! The trap: this thread may work for some hundred milliseconds on a large edit. Nothing that must answer at once (accepting
 //! connections, signals) waits for it except through [`Handle`].
 
+use super::config::{self, Config};
 use super::interfaces::Interfaces;
+use super::settings::Settings;
 use super::state::Store;
-use crate::api::Status;
+use crate::api::{Plan, Status};
 use crate::engine::{Connections, Engine, Reading, Sweeper};
-use crate::model::{Desired, Edit, EditError, ServiceId, Timeouts};
+use crate::model::{self, Desired, Edit, EditError, ServiceId, Timeouts};
 use crate::net::{Event, Reach};
 use aya::maps::{MapData, RingBuf};
-use lb_common::tcp::{ESTABLISHED, FIN_WAIT, STATES, TEMPLATE, UDP};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 use tokio::io::Interest;
@@ -25,8 +27,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// Step of the kernel's estimator.
 const ESTIMATE: Duration = Duration::from_secs(2);
-/// After an edit, until the state is kept: many edits in a row are kept once.
-const SAVE_DELAY: Duration = Duration::from_millis(100);
+/// Until the state is kept after all, where that failed.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// Requests waiting for the core.
 const QUEUE: usize = 256;
 
@@ -51,7 +53,9 @@ pub struct Core {
     targets: Vec<IpAddr>,
     /// Targets that were never reached yet.
     unknown: HashSet<IpAddr>,
+    /// When keeping the state is tried again.
     save_at: Option<Instant>,
+    settings: Option<Arc<Settings>>,
     ending: bool,
     signals: Option<Signals>,
     reloads: Reloads,
@@ -152,6 +156,7 @@ impl Core {
             targets: Vec::new(),
             unknown: HashSet::new(),
             save_at: None,
+            settings: None,
             ending: false,
             signals: None,
             reloads: Reloads { succeeded: 0, failed: 0, last_good: true, last_success: None },
@@ -169,10 +174,15 @@ impl Core {
         self.interfaces = Some(interfaces);
     }
 
-    /// Also keeps the state there.
+    /// Also keeps the state there, from now on.
     pub fn set_store(&mut self, store: Store) {
         self.store = Some(store);
-        self.save_at = Some(Instant::now());
+        self.keep(None);
+    }
+
+    /// What it was started with.
+    pub fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = Some(settings);
     }
 
     /// Runs on a thread of its own, until [`Core::end`] or until every handle is gone; the thread gives the core back.
@@ -184,7 +194,6 @@ impl Core {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().enable_io().build()?;
         let thread = std::thread::Builder::new().name("core".into()).spawn(move || {
             runtime.block_on(self.run(queue, events));
-            self.save();
             self
         })?;
         Ok((Handle { jobs }, thread))
@@ -224,7 +233,7 @@ impl Core {
                     Some(job) => job(self),
                     None => return,
                 },
-                () = async { sleep_until(save_at.unwrap_or_else(Instant::now)).await }, if save_at.is_some() => self.save(),
+                () = async { sleep_until(save_at.unwrap_or_else(Instant::now)).await }, if save_at.is_some() => self.keep(None),
             }
         }
     }
@@ -262,7 +271,17 @@ impl Core {
     /// # Errors
     /// If there is no room; nothing changed then.
     pub fn replace(&mut self, desired: Desired) -> Result<(), EditError> {
+        self.make(desired)?;
+        self.keep(None);
+        Ok(())
+    }
+
+    fn make(&mut self, desired: Desired) -> Result<(), EditError> {
         self.engine.reconcile(&desired)?;
+        self.engine.set_flags(desired.behaviour.tcp.flags());
+        for (state, _, seconds) in desired.behaviour.timeouts.each() {
+            self.engine.set_timeout(state, seconds);
+        }
         self.desired = desired;
         let mut targets = self.engine.targets();
         targets.sort_unstable();
@@ -272,30 +291,48 @@ impl Core {
             self.unknown.extend(targets.iter().filter(|t| self.targets.binary_search(t).is_err()));
             self.targets = targets;
         }
-        if self.store.is_some() && self.save_at.is_none() {
-            self.save_at = Some(Instant::now() + SAVE_DELAY);
-        }
         Ok(())
     }
 
-    /// Applies all edits.
+    /// Applies all edits. When this returns they are kept: the daemon may end in any way.
     ///
     /// # Errors
     /// The first that is refused; nothing changed then.
     pub fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
         let mut next = self.desired.clone();
         next.apply(edits)?;
-        self.replace(next)
+        self.make(next)?;
+        self.keep(Some(edits));
+        Ok(())
     }
 
-    /// Sets behaviour and the timeouts of those states that are not part of the desired state.
-    pub fn set_behaviour(&mut self, flags: u32, timeouts_s: &[u32; STATES]) {
-        self.engine.set_flags(flags);
-        for (state, &seconds) in (0..).zip(timeouts_s) {
-            if ![ESTABLISHED, FIN_WAIT, UDP, TEMPLATE].contains(&state) {
-                self.engine.set_timeout(state, seconds);
-            }
+    /// What a configuration would change.
+    #[must_use]
+    pub fn plan(&self, config: &Config, desired: &Desired) -> Plan {
+        let live = |service: &ServiceId, server: &_| self.engine.live(service, server);
+        Plan {
+            changes: model::compare(&self.desired, desired, &live),
+            restart: self.settings.as_ref().map(|s| s.waiting(config)).unwrap_or_default(),
         }
+    }
+
+    /// Makes a configuration the running one, as far as that is possible without a new start; what that changed.
+    ///
+    /// # Errors
+    /// If something is refused; nothing changed then.
+    pub fn configure(&mut self, config: &Config, desired: Desired) -> Result<Plan, EditError> {
+        let plan = self.plan(config, &desired);
+        if !plan.changes.is_empty() {
+            self.replace(desired)?;
+        }
+        Ok(plan)
+    }
+
+    /// The running configuration as a file.
+    #[must_use]
+    pub fn export(&self) -> String {
+        let none = toml::Table::new();
+        config::write(self.settings.as_ref().map_or(&none, |s| &s.fixed), &self.desired)
     }
 
     /// The running configuration.
@@ -379,13 +416,17 @@ impl Core {
         self.ending = true;
     }
 
-    /// Keeps the state now, if it changed.
-    fn save(&mut self) {
-        if self.save_at.take().is_some()
-            && let Some(store) = &self.store
-            && let Err(e) = store.save(&self.desired)
-        {
-            tracing::warn!("{}: {e}: a new daemon will not know the running services", store.path().display());
+    /// Keeps these edits, which led to the desired state, or else the whole of it.
+    fn keep(&mut self, edits: Option<&[Edit]>) {
+        self.save_at = None;
+        let Some(store) = &mut self.store else { return };
+        let kept = match edits {
+            Some(edits) => store.append(edits, &self.desired),
+            None => store.save(&self.desired),
+        };
+        if let Err(e) = kept {
+            tracing::error!("{}: {e}: until this succeeds a new lvxd will not know the latest changes", store.path().display());
+            self.save_at = Some(Instant::now() + SAVE_AGAIN);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The program is put on the interfaces last, when maps and services are in place, so that the first packet is balanced.
 
 use super::api_server::{self, Access};
+use super::args::Args;
 use super::attach::{AttachError, Attacher, index_of};
 use super::bpffs::{self, BpffsError};
 use super::core::{Core, Handle};
@@ -15,15 +16,18 @@ use super::notify;
 use super::serve::serve as serve_http;
 use super::settings::Settings;
 use super::socket::{Socket, SocketError};
-use super::state::Store;
+use super::state::{self, Store};
 use super::sweep::Sweeping;
 use crate::api::read_only_socket;
 use crate::engine::{Engine, Maps, MapsError};
-use crate::model::{Desired, EditError};
+use crate::model::{self, Desired, EditError};
 use crate::net::Watcher;
 use futures_util::future::OptionFuture;
+use std::borrow::Cow;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,6 +54,14 @@ pub enum DaemonError {
     /// The listener for Prometheus.
     #[error("metrics: {0} cannot be listened on: {1}")]
     Metrics(SocketAddr, io::Error),
+    /// `--object`.
+    #[error("{}: {source}", path.display())]
+    Object {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
     /// Program or maps.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -85,9 +97,17 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
     }
     bpffs::prepare(&settings.pin_dir)?;
     let lock = Lock::take(&settings.pin_dir)?;
+    let drained = match settings.drain {
+        Some(limit) => load::drain(&settings.pin_dir, limit)?,
+        None => false,
+    };
     let mut pins = Pins { settings, keep: true };
     let sockets = Sockets::bind(settings)?;
-    let Loaded { mut ebpf, adopted } = load::load(crate::object::LVX, &settings.pin_dir, &settings.sizes, settings.discard)?;
+    let object = match &settings.object {
+        Some(path) => Cow::Owned(std::fs::read(path).map_err(|source| DaemonError::Object { path: path.clone(), source })?),
+        None => Cow::Borrowed(crate::object::LVX),
+    };
+    let Loaded { mut ebpf, adopted } = load::load(&object, &settings.pin_dir, &settings.sizes, settings.discard || drained)?;
     pins.keep = adopted;
     let engine = Engine::new(Maps::take(&mut ebpf)?)?;
     tracing::debug!("program and maps are there, {:.1?} after the start", start.elapsed());
@@ -102,10 +122,11 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
     let (watcher, events) = Watcher::start().map_err(DaemonError::Watch)?;
     let mut core = Core::new(engine, Box::new(move |targets| watcher.set_targets(targets)));
     core.set_signals(load::signals(&mut ebpf)?);
-    core.set_behaviour(settings.flags, &settings.timeouts_s);
+    core.set_settings(Arc::new(settings.clone()));
     let store = Store::new(&settings.socket, load::identity(&settings.pin_dir)?);
-    core.replace(wanted(configured, &store, adopted)).map_err(DaemonError::Services)?;
-    core.set_store(store.clone());
+    core.replace(wanted(settings, configured, &store, adopted)).map_err(DaemonError::Services)?;
+    let path = store.path().to_owned();
+    core.set_store(store);
 
     let attacher = Attacher::new(ebpf, crate::object::PROGRAM, &settings.pin_dir, settings.mode);
     core.set_interfaces(Interfaces::start(attacher, &settings.interfaces)?);
@@ -118,7 +139,7 @@ pub fn run(settings: &Settings, configured: Desired) -> Result<(), DaemonError> 
     drop(sweeping);
     if result.is_ok() && !settings.stay_attached {
         pins.keep = false;
-        store.remove();
+        state::remove(&path);
     }
     drop(pins);
     drop(sockets);
@@ -175,16 +196,45 @@ impl Sockets {
     }
 }
 
+/// Takes away what an ended daemon left in place.
+///
+/// # Errors
+/// If one runs, or something cannot be removed.
+pub fn detach(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let (dir, socket) = Settings::places(args)?;
+    let nothing = || tracing::info!("nothing is pinned in {}", dir.display());
+    if !dir.exists() {
+        nothing();
+        return Ok(());
+    }
+    let lock = Lock::take(&dir)?;
+    let any = std::fs::read_dir(&dir)?.next().is_some();
+    load::remove_pins(&dir)?;
+    state::remove(&state::path(&socket));
+    drop(lock);
+    if any {
+        tracing::info!("took away what was pinned in {}", dir.display());
+    } else {
+        nothing();
+    }
+    Ok(std::fs::remove_dir(&dir)?)
+}
+
 /// What to start with: what ran on adopted maps, or else what is configured.
-fn wanted(configured: Desired, store: &Store, adopted: bool) -> Desired {
+fn wanted(settings: &Settings, configured: Desired, store: &Store, adopted: bool) -> Desired {
     if !adopted {
         return configured;
     }
     tracing::info!("took over the maps of an earlier lvxd, and its connections");
     match store.load() {
         Ok(Some(kept)) => {
-            if kept != configured {
-                tracing::info!("the services are those that ran; SIGHUP makes them the configured ones");
+            let differ = model::compare(&kept, &configured, &|_, _| 0).len();
+            if differ > 0 {
+                tracing::warn!(
+                    "what ran goes on; {} differs from it in {differ} places: `lvxadm plan` shows them, SIGHUP or `lvxadm apply` makes \
+                     it the running configuration",
+                    settings.config_path.display()
+                );
             }
             kept
         }
@@ -281,7 +331,7 @@ async fn settle(core: &Handle) {
     let _ = tokio::time::timeout(SETTLE, wait).await;
 }
 
-/// SIGHUP: the services, timeouts and flags of the configuration become the running ones. What else is in it is for a new start.
+/// SIGHUP: as `lvxadm apply` with the daemon's own file.
 async fn reload(settings: &Settings, core: &Handle) {
     notify::reloading();
     let good = read_again(settings, core).await;
@@ -291,23 +341,20 @@ async fn reload(settings: &Settings, core: &Handle) {
 
 /// Whether all of it was good; nothing changed if not.
 async fn read_again(settings: &Settings, core: &Handle) -> bool {
+    let path = settings.config_path.display();
     match settings.reread() {
-        Ok((config, desired)) => {
-            let (flags, timeouts) = (config.flags(), config.timeouts_s());
-            let replaced = core.with(move |core| {
-                core.replace(desired)?;
-                core.set_behaviour(flags, &timeouts);
-                Ok::<_, EditError>(core.desired().services.len())
-            });
-            match replaced.await {
-                Ok(Ok(n)) => {
-                    tracing::info!("{}: read again, {n} services", settings.config_path.display());
-                    return true;
+        Ok((config, desired)) => match core.with(move |core| core.configure(&config, desired)).await {
+            Ok(Ok(plan)) => {
+                let cut: u64 = plan.changes.iter().map(|c| c.cut).sum();
+                tracing::info!("{path}: read again, {} changes, {cut} connections cut", plan.changes.len());
+                for s in &plan.restart {
+                    tracing::warn!("{path}: {} stays {} until lvxd starts anew with {}", s.key, s.running, s.wanted);
                 }
-                Ok(Err(e)) => tracing::error!("{}: {e}; nothing changed", settings.config_path.display()),
-                Err(e) => tracing::error!("{e}"),
+                return true;
             }
-        }
+            Ok(Err(e)) => tracing::error!("{path}: {e}; nothing changed"),
+            Err(e) => tracing::error!("{e}"),
+        },
         Err(e) => tracing::error!("{e}; nothing changed"),
     }
     false

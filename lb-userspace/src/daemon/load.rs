@@ -10,18 +10,20 @@ use aya::maps::{Array, Map, MapData, MapError, MapInfo, RingBuf};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::config::Config;
+use lb_common::dest::DestConns;
 use lb_common::filter::FILTER_WORDS;
 use lb_common::limits::{ABI_VERSION, MAX_PORTS, TRACES, map};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Why program and maps cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Pinned maps of another version.
     #[error(
-        "the maps pinned in {} are of version {found}, this lvxd is for version {ABI_VERSION}: stop the balancing with the \
-         lvxd that made them once its connections have ended, or discard them and their connections with --discard",
+        "the maps pinned in {} are of version {found}, this lvxd is for version {ABI_VERSION} and cannot take them over; what is there \
+         goes on balancing. Either wait for its connections with --drain SECONDS, or end them with --discard",
         dir.display()
     )]
     Version {
@@ -193,11 +195,67 @@ pub fn identity(dir: &Path) -> Result<[u64; 2], LoadError> {
     Ok(read_config(dir)?.seed)
 }
 
+/// Waits until no connection in maps of another version is active any more, as far as that can be read, for `limit` at most. Maps of this
+/// version, or none, are not waited for.
+///
+/// # Errors
+/// If they cannot be looked at.
+pub fn drain(dir: &Path, limit: Duration) -> Result<bool, LoadError> {
+    if !dir.join(map::CONFIG).exists() {
+        return Ok(false);
+    }
+    match read_config(dir) {
+        Ok(config) if config.abi == ABI_VERSION || config.abi == 0 => return Ok(false),
+        Ok(_) | Err(LoadError::Version { .. }) => {}
+        Err(e) => return Err(e),
+    }
+    let end = Instant::now() + limit;
+    let mut said = None;
+    loop {
+        // Every version so far counts connections alike.
+        let active = active_connections(&dir.join(map::DEST_CONNS));
+        match active {
+            Some(0) => break,
+            Some(n) if said != Some(n) => tracing::info!("draining: {n} connections are active"),
+            None if said.is_none() => {
+                tracing::warn!("draining: connections of that version cannot be counted, waiting {limit:.0?}")
+            }
+            _ => {}
+        }
+        said = active.or(Some(0));
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            tracing::warn!("draining: the time is up");
+            break;
+        }
+        super::notify::starting(Duration::from_secs(10));
+        std::thread::sleep(left.min(Duration::from_millis(500)));
+    }
+    Ok(true)
+}
+
+/// Active connections of all servers, in a map that may be another version's; `None` if it is not laid out as this one's.
+fn active_connections(path: &Path) -> Option<u64> {
+    let map: Array<_, DestConns> = Map::Array(MapData::from_pin(path).ok()?).try_into().ok()?;
+    let counts = map.iter().filter_map(Result::ok);
+    // A count in the middle of being moved may stand at -1 for an instant.
+    Some(counts.map(|c| c.active).filter(|n| *n <= u64::from(u32::MAX)).sum())
+}
+
 /// Removes all pins: nothing keeps maps and links then but open file descriptors.
 ///
 /// # Errors
 /// The first pin that cannot be removed; an absent directory is none.
 pub fn remove_pins(dir: &Path) -> Result<(), LoadError> {
+    remove(dir, true)
+}
+
+/// Removes the pins of maps: a program that is attached goes on with them until another is swapped in.
+fn remove_maps(dir: &Path) -> Result<(), LoadError> {
+    remove(dir, false)
+}
+
+fn remove(dir: &Path, links: bool) -> Result<(), LoadError> {
     let failed = |path: &Path, source: io::Error| LoadError::Pin { path: path.into(), source };
     let entries = match std::fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -209,7 +267,7 @@ pub fn remove_pins(dir: &Path) -> Result<(), LoadError> {
     for entry in names {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if super::attach::is_link_pin(&name) || name.starts_with("LVX_") {
+        if (links && super::attach::is_link_pin(&name)) || name.starts_with("LVX_") {
             std::fs::remove_file(entry.path()).map_err(|e| failed(&entry.path(), e))?;
         }
     }
@@ -223,12 +281,13 @@ pub fn remove_pins(dir: &Path) -> Result<(), LoadError> {
 pub fn load(object: &[u8], dir: &Path, sizes: &Sizes, discard: bool) -> Result<Loaded, LoadError> {
     let shapes = shapes(sizes, possible_cpus()?)?;
     if discard {
-        tracing::warn!("discarding what is pinned in {}", dir.display());
-        remove_pins(dir)?;
+        tracing::warn!("discarding the maps pinned in {}, and their connections", dir.display());
+        remove_maps(dir)?;
     }
     let adopted = examine(dir, &shapes)? == Pins::Ours;
     if !adopted {
-        remove_pins(dir)?;
+        // A program that is on interfaces stays there, until this one takes its place in one step.
+        remove_maps(dir)?;
     }
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(dir);
@@ -243,7 +302,7 @@ pub fn load(object: &[u8], dir: &Path, sizes: &Sizes, discard: bool) -> Result<L
     match load() {
         Ok(ebpf) => Ok(Loaded { ebpf, adopted }),
         Err(e) => {
-            if !adopted && let Err(e) = remove_pins(dir) {
+            if !adopted && let Err(e) = remove_maps(dir) {
                 tracing::warn!("{e}");
             }
             Err(e)

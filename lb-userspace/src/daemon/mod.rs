@@ -42,6 +42,13 @@ pub fn main() -> ExitCode {
 /// Runs with these arguments; errors are told in one line on stderr.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
+    if args.detach {
+        log(args.log.unwrap_or_default());
+        return match lifecycle::detach(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => fail(&*e),
+        };
+    }
     let (settings, desired) = match Settings::new(args) {
         Ok(s) => s,
         Err(e) => return fail(&e),

@@ -15,6 +15,11 @@ pub(super) fn ready() {
     say(&[NotifyState::Ready]);
 }
 
+/// The start takes longer than usual, but no longer than this from now on.
+pub(super) fn starting(more: Duration) {
+    say(&[NotifyState::ExtendTimeoutUsec(more.as_micros().try_into().unwrap_or(u32::MAX))]);
+}
+
 /// The configuration is being read again; [`ready`] follows.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {

@@ -4,7 +4,7 @@ use super::stats::{Estimator, minus, plus};
 use super::sweep::FAMILIES;
 use super::{Engine, monotonic_ns};
 use crate::api::{PlannerView, ServiceView, Services, Stats, SweeperView, TableView, VerdictView};
-use crate::model::{EditError, EditErrorKind, ServiceId};
+use crate::model::{EditError, EditErrorKind, ServerId, ServiceId};
 use lb_common::dest::DestConns;
 
 /// Connections that a table with so many records is for (the inverse of [`lb_common::table::records_for`]).
@@ -23,6 +23,17 @@ impl Engine {
     #[must_use]
     pub fn service(&self, id: &ServiceId) -> Option<ServiceView> {
         self.reading_of(self.running.get(id).into_iter()).services().services.pop()
+    }
+
+    /// Live connections of a server, active and inactive.
+    #[must_use]
+    pub fn live(&self, service: &ServiceId, server: &ServerId) -> u64 {
+        let slot = self.running.get(service).and_then(|r| {
+            let at = r.state.servers.iter().position(|s| s.id == *server)?;
+            r.servers.get(at).copied()
+        });
+        let n = slot.map(|slot| self.dests.counts(slot)).unwrap_or_default();
+        n.active.wrapping_add(n.inactive)
     }
 
     /// Moves the rates by one step of the estimator.

@@ -211,6 +211,12 @@ fn check_service(s: &ServiceSpec) -> Result<(), EditError> {
     if s.one_packet && id.protocol != super::Protocol::Udp {
         return Err(EditError::new(K::Conflict, format!("service {id}: one-packet scheduling is for UDP only")));
     }
+    if s.sched_flags.0 > 7 {
+        return Err(EditError::new(
+            K::OutOfRange,
+            format!("service {id}: scheduler flags {} are none of three", s.sched_flags.0),
+        ));
+    }
     if let Some(p) = s.persistence {
         if p.timeout_s == 0 || p.timeout_s > MAX_TIMEOUT_S {
             return Err(EditError::new(

@@ -3,10 +3,16 @@
 //! Every way of configuring (command line, API, TOML) becomes a list of [`Edit`]s. [`Desired::apply`] takes the whole list or
 //! none of it; the daemon then reconciles the maps with the result. Nothing here does I/O.
 
+mod behaviour;
+mod compare;
 mod edit;
 mod id;
+#[cfg(test)]
+pub(crate) mod random;
 mod scheduler;
 
+pub use behaviour::{Behaviour, StateTimeouts, Switches};
+pub use compare::{Action, Change, Field, Live, compare};
 pub use edit::{Edit, EditError, EditErrorKind};
 pub use id::{ParseIdError, Protocol, ServerId, ServiceId};
 pub use scheduler::{SchedFlags, SchedulerKind};
@@ -32,6 +38,16 @@ pub enum Forwarding {
     Dr,
     /// IP-in-IP tunnelling, `-i`.
     Tun,
+}
+
+impl std::fmt::Display for Forwarding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "nat",
+            Self::Dr => "dr",
+            Self::Tun => "tun",
+        })
+    }
 }
 
 /// A virtual service without its servers.
@@ -126,6 +142,9 @@ pub struct Desired {
     pub services: Vec<Arc<ServiceState>>,
     /// `--set`.
     pub timeouts: Timeouts,
+    /// The other timeouts, and switches.
+    #[serde(default)]
+    pub behaviour: Behaviour,
 }
 
 impl Desired {

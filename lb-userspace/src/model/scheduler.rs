@@ -79,6 +79,17 @@ impl SchedFlags {
         self.0 & other.0 == other.0
     }
 
+    /// As they are written for a scheduler.
+    #[must_use]
+    pub fn names(self, scheduler: SchedulerKind) -> Vec<&'static str> {
+        let own = match scheduler {
+            SchedulerKind::Sh => ["sh-fallback", "sh-port", "flag-3"],
+            SchedulerKind::Mh => ["mh-fallback", "mh-port", "flag-3"],
+            _ => ["flag-1", "flag-2", "flag-3"],
+        };
+        own.into_iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| name).collect()
+    }
+
     /// No flag.
     #[must_use]
     pub fn is_empty(&self) -> bool {

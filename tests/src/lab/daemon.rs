@@ -30,7 +30,7 @@ pub struct Lvxd {
     decap: Mutex<Vec<PathBuf>>,
     ns: Ns,
     arguments: Vec<OsString>,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 /// Where the programs under test are: `LVX_BIN_DIR`, or beside the test.
@@ -115,7 +115,7 @@ impl Lvxd {
             decap: Mutex::new(Vec::new()),
             ns: ns.clone(),
             arguments,
-            _files: files,
+            files,
         };
         lvxd.wait_ready(&became_ready)?;
         Ok(lvxd)
@@ -141,6 +141,50 @@ impl Lvxd {
         let (process, became_ready) = run(&self.ns, &self.arguments, &self.log)?;
         self.process = process;
         self.wait_ready(&became_ready)
+    }
+
+    /// Ends it by this signal and starts it again, with more words on its command line.
+    ///
+    /// # Errors
+    /// It does not end, or does not become ready again.
+    pub fn restart(&mut self, signal: Signal, more: &[&str]) -> Result<()> {
+        self.end(signal)?;
+        self.start_again(more)
+    }
+
+    /// Ends it by this signal; what it leaves behind stays.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn end(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)?;
+        self.process.wait(Duration::from_secs(10)).map(drop)
+    }
+
+    /// Starts it again after [`Lvxd::end`], with more words on its command line.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_again(&mut self, more: &[&str]) -> Result<()> {
+        let words: Vec<OsString> = self.arguments.iter().cloned().chain(more.iter().map(OsString::from)).collect();
+        let (process, ready) = run(&self.ns, &words, &self.log)?;
+        self.process = process;
+        self.wait_ready(&ready)
+    }
+
+    /// What another lvxd with the same command line and more words comes to; it must end by itself.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn another(&self, more: &[&str]) -> Result<Output> {
+        let mut c = self.ns.command(binary("lvxd")?);
+        Ok(c.args(&self.arguments).args(more).output()?)
+    }
+
+    /// A directory that is removed with it.
+    #[must_use]
+    pub fn files(&self) -> &Path {
+        self.files.path()
     }
 
     /// What it logged until now.

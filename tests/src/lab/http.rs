@@ -29,6 +29,14 @@ impl HttpLab {
     /// # Errors
     /// Whatever does not start.
     pub fn new(layout: Layout, method: Method, v6: bool, servers: usize) -> Result<Self> {
+        Self::with(layout, method, v6, servers, &[])
+    }
+
+    /// The same, with more words on the command line of lvxd.
+    ///
+    /// # Errors
+    /// As [`HttpLab::new`].
+    pub fn with(layout: Layout, method: Method, v6: bool, servers: usize, more: &[&str]) -> Result<Self> {
         let lab = Lab::new(layout, method, servers)?;
         let nginx = lab
             .servers
@@ -36,7 +44,7 @@ impl HttpLab {
             .enumerate()
             .map(|(i, s)| Nginx::start(s, &format!("server-{i}\n"), &[80, NAT_PORT]))
             .collect::<Result<Vec<_>>>()?;
-        let lvxd = lab.start()?;
+        let lvxd = lab.start_with(more)?;
         let this = Self { lvxd, nginx, lab, v6 };
         this.lvxd.adm(&format!("-A -t {} -s rr", this.service()))?;
         for i in 0..servers {

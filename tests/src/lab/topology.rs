@@ -180,7 +180,15 @@ impl Lab {
     /// # Errors
     /// They do not start; with what they said.
     pub fn start(&self) -> Result<Lvxd> {
-        let lvxd = Lvxd::start(&self.director, &self.interfaces, &[])?;
+        self.start_with(&[])
+    }
+
+    /// The same, with more words on the command line of lvxd.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn start_with(&self, more: &[&str]) -> Result<Lvxd> {
+        let lvxd = Lvxd::start(&self.director, &self.interfaces, more)?;
         if self.method == Method::Tun {
             for (i, s) in self.servers.iter().enumerate() {
                 lvxd.decap(s, "eth0", i)?;

@@ -1,5 +1,7 @@
 use super::*;
+use crate::model::random;
 use crate::model::{Forwarding, SchedulerKind};
+use proptest::prelude::*;
 
 fn parse(text: &str) -> Result<(Config, Desired), String> {
     Config::parse(text, Path::new("f")).map_err(|e| e.to_string())
@@ -11,8 +13,6 @@ fn nothing_is_a_configuration() {
     assert_eq!(config.interfaces().count(), 0);
     assert_eq!(config.sizes.connections(), limits::DEFAULT_CONNECTIONS);
     assert_eq!(config.socket.mode(), 0o660);
-    assert_eq!(config.timeouts_s(), DEFAULT_TIMEOUTS_S);
-    assert_eq!(config.flags(), 0);
     assert_eq!(desired, Desired::default());
 }
 
@@ -72,8 +72,8 @@ fn everything_is_read() {
     assert_eq!((config.mode, config.stay_attached), (Some(Mode::Native), true));
     assert_eq!(config.socket.mode(), 0o600);
     assert_eq!(config.sizes.connections(), 10_000_000);
-    assert_eq!(config.timeouts_s()[tcp::SYN_RECV as usize], 3);
-    assert_eq!(config.flags(), config::SLOPPY_TCP | config::NO_CONN_REUSE);
+    assert_eq!(desired.behaviour.timeouts, StateTimeouts { syn_recv: 3, ..StateTimeouts::default() });
+    assert_eq!(desired.behaviour.tcp, Switches { sloppy_tcp: true, conn_reuse: false, ..Switches::default() });
     assert_eq!(desired.timeouts, Timeouts { tcp: 60, tcpfin: 5, udp: 7 });
     let [web, dns] = &desired.services[..] else { panic!("{desired:?}") };
     assert_eq!(web.spec.scheduler, SchedulerKind::Rr);
@@ -138,5 +138,66 @@ fn errors_name_the_place_the_key_and_the_reason() {
         for part in parts {
             assert!(error.contains(part), "{text}\n{error}\nlacks {part}");
         }
+    }
+}
+
+/// Every line of `configs/lvx.toml` that is commented out is a key with its default.
+#[test]
+fn the_defaults_are_documented() {
+    let text = include_str!("../../../../configs/lvx.toml");
+    let mut all = String::new();
+    for line in text.lines() {
+        match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') && !rest.is_empty() => all.push_str(rest),
+            _ => all.push_str(line),
+        }
+        all.push('\n');
+    }
+    let (config, desired) = parse(&all).unwrap();
+    assert_eq!(desired.services.len(), 1, "the example");
+    let (usual, none) = parse("").unwrap();
+    assert_eq!(desired.timeouts, none.timeouts);
+    assert_eq!(desired.behaviour, none.behaviour);
+    let differ: Vec<_> = differing(&config.fixed, &usual.fixed).into_iter().map(|s| s.key).collect();
+    // These have no default that could be written.
+    let without = ["interfaces", "socket.group", "socket.read_group", "metrics.listen", "metrics.allow_remote"];
+    assert!(differ.iter().all(|key| without.contains(&key.as_str())), "{differ:?}");
+    for setting in differing(&usual.fixed, &toml::Table::new()) {
+        panic!("{setting:?}");
+    }
+    let written = config.fixed.to_string();
+    for key in fixed::DEFAULTS.lines().filter_map(|l| Some(l.split_once(" =")?.0)) {
+        assert!(written.contains(&format!("{key} =")), "{key} is not documented");
+    }
+}
+
+#[test]
+fn the_examples_are_in_order() {
+    for (text, method) in [
+        (include_str!("../../../../configs/nat.toml"), Forwarding::Nat),
+        (include_str!("../../../../configs/dr.toml"), Forwarding::Dr),
+        (include_str!("../../../../configs/tun.toml"), Forwarding::Tun),
+    ] {
+        let (config, desired) = parse(text).unwrap();
+        assert!(config.interfaces().count() > 0);
+        assert!(desired.services.iter().flat_map(|s| &s.servers).all(|s| s.forwarding == method));
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_exported_reads_as_what_ran(desired in random::desired()) {
+        let text = write(&fixed::of("interfaces = [\"eth0\"]\n[socket]\nmode = 0o600"), &desired);
+        let (config, read) = parse(&text).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
+        prop_assert_eq!(&read, &desired, "{}", text);
+        prop_assert_eq!(config.interfaces().collect::<Vec<_>>(), ["eth0"]);
+        prop_assert_eq!(config.socket.mode(), 0o600);
+        prop_assert_eq!(write(&config.fixed, &read), text);
+    }
+
+    /// Nothing that anybody writes is more than refused.
+    #[test]
+    fn no_text_is_too_odd(text in "([\\[\\]a-z_=.\" \n0-9#{},-]|service|server|sizes|tcp){0,80}") {
+        let _ = parse(&text);
     }
 }

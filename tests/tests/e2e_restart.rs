@@ -1,0 +1,310 @@
+//! lvxd ends in every way, and starts again, as the same and as another release: clients notice nothing, and counters go on.
+
+use anyhow::{Context, Result, ensure};
+use lb_userspace::object;
+use lvx_tests::lab::{HttpLab, Layout, Method, Ns, Running, UdpEcho, possible, until};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A datagram each millisecond, each of which must come back.
+struct Probe {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Seen>>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    sent: u64,
+    back: u64,
+    longest_gap: Duration,
+}
+
+impl Probe {
+    fn start(ns: &Ns, at: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ns, stopped) = (ns.clone(), stop.clone());
+        let thread = std::thread::spawn(move || ns.run(|| probe(at, &stopped)));
+        Self { stop, thread }
+    }
+
+    fn end(self) -> Result<Seen> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the probe panicked"))?
+    }
+}
+
+fn probe(at: SocketAddr, stop: &AtomicBool) -> Result<Seen> {
+    let any: SocketAddr = if at.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }.parse()?;
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(at)?;
+    socket.set_nonblocking(true)?;
+    let mut seen = Seen { sent: 0, back: 0, longest_gap: Duration::ZERO };
+    let (mut next, mut last) = (Instant::now(), Instant::now());
+    let mut buffer = [0; 256];
+    let mut end = None;
+    while seen.back < seen.sent || end.is_none() {
+        let now = Instant::now();
+        if end.is_none() && stop.load(Ordering::Relaxed) {
+            end = Some(now + Duration::from_secs(2));
+        }
+        if end.is_some_and(|end| now > end) {
+            break;
+        }
+        if end.is_none() && now >= next {
+            socket.send(&seen.sent.to_be_bytes())?;
+            seen.sent += 1;
+            next = now + Duration::from_millis(1);
+        }
+        while socket.recv(&mut buffer).is_ok() {
+            seen.back += 1;
+            seen.longest_gap = seen.longest_gap.max(last.elapsed());
+            last = Instant::now();
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(seen)
+}
+
+/// The laboratory, with a UDP service beside HTTP.
+struct Scene {
+    h: HttpLab,
+    udp: SocketAddr,
+    _echoes: Vec<UdpEcho>,
+}
+
+impl Scene {
+    fn new(method: Method, v6: bool) -> Result<Self> {
+        let h = HttpLab::with(Layout::TwoArms, method, v6, 3, &["--stay-attached"])?;
+        let port = if method == Method::Nat { 9053 } else { 53 };
+        let udp = SocketAddr::new(h.lab.vip(v6), 53);
+        h.lvxd.adm(&format!("-A -u {udp} -s wlc"))?;
+        let mut echoes = Vec::new();
+        for (i, s) in h.lab.servers.iter().enumerate() {
+            let own = if method == Method::Nat { h.lab.server(v6, i) } else { h.lab.vip(v6) };
+            echoes.push(UdpEcho::start(s, "echo", &[(own, port)])?);
+            let server = SocketAddr::new(h.lab.server(v6, i), port);
+            h.lvxd.adm(&format!("-a -u {udp} -r {server} {}", method.option()))?;
+        }
+        h.resolved(6)?;
+        Ok(Self { h, udp, _echoes: echoes })
+    }
+
+    /// Packets from and to clients of all services, and of the one for datagrams; verdicts by name.
+    fn counted(&self) -> Result<([u64; 2], [u64; 3], BTreeMap<String, u64>)> {
+        let list: serde_json::Value = serde_json::from_str(&self.h.lvxd.adm("-L -n --json")?)?;
+        let services = list["services"].as_array().context("no services")?;
+        let number = |s: &serde_json::Value, key: &str| s["stats"][key].as_u64().unwrap_or(u64::MAX);
+        let sum = |key: &str| services.iter().map(|s| number(s, key)).sum();
+        let udp = services.iter().find(|s| s["protocol"] == "udp").context("no UDP service")?;
+        let status: serde_json::Value = serde_json::from_str(&self.h.lvxd.adm("status --json")?)?;
+        let verdicts = status["verdicts"].as_array().context("no verdicts")?;
+        let verdicts = verdicts.iter().filter_map(|v| Some((v["name"].as_str()?.into(), v["packets"].as_u64()?))).collect();
+        let three = ["connections", "in_packets", "out_packets"].map(|key| number(udp, key));
+        Ok(([sum("in_packets"), sum("out_packets")], three, verdicts))
+    }
+
+    /// Tag of the program on an interface.
+    fn tag(&self, interface: &str) -> Result<String> {
+        let text = self.h.lab.director.ip(&format!("-d -j link show dev {interface}"))?;
+        let links: serde_json::Value = serde_json::from_str(&text)?;
+        links[0]["xdp"]["prog"]["tag"].as_str().map(Into::into).with_context(|| format!("no program: {text}"))
+    }
+
+    /// Pins of links, by inode: a link that is there all the time keeps its own.
+    fn links(&self) -> Result<Vec<(String, u64)>> {
+        let mut all = Vec::new();
+        for e in std::fs::read_dir(&self.h.lvxd.pins)? {
+            let e = e?;
+            let name = e.file_name().to_string_lossy().into_owned();
+            if name.starts_with("link_") {
+                all.push((name, e.metadata()?.ino()));
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+}
+
+fn wrk(ns: &Ns, url: &str, connections: u32, close: bool, seconds: u32) -> Result<Running> {
+    let mut c = ns.command("wrk");
+    c.args(["-t1", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), "--timeout", "10s"]);
+    if close {
+        c.args(["-H", "Connection: close"]);
+    }
+    ns.start(c.arg(url).stdout(Stdio::piped()).stderr(Stdio::null()))
+}
+
+/// wrk names errors only if there were some.
+fn no_errors(mut wrk: Running) -> Result<String> {
+    wrk.wait(Duration::from_secs(60))?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut wrk.child.stdout.take().context("no stdout")?, &mut text)?;
+    ensure!(text.contains("requests in"), "{text}");
+    ensure!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
+    Ok(text)
+}
+
+fn some_bytes(n: usize) -> Vec<u8> {
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as u8
+    };
+    std::iter::repeat_with(&mut next).take(n).collect()
+}
+
+/// Hundreds of connections, new ones all the time, a long download, and a datagram each millisecond go through a restart, a crash, and an
+/// upgrade to another program and back.
+fn nobody_notices(method: Method, v6: bool) -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let mut s = Scene::new(method, v6)?;
+    let next = s.h.lvxd.files().join("next.o");
+    std::fs::write(&next, object::NEXT)?;
+    let bytes = some_bytes(24 << 20);
+    for n in &s.h.nginx {
+        n.file("long", &bytes)?;
+    }
+    let client = s.h.lab.client.clone();
+    let calm = {
+        let (many, probe) = (wrk(&client, &s.h.url(""), 300, false, 4)?, Probe::start(&client, s.udp));
+        no_errors(many)?;
+        probe.end()?
+    };
+    let got = s.h.lvxd.files().join("got");
+    let mut download = client.command("curl");
+    download.args(["-sS", "-f", "-g", "--max-time", "60", "--limit-rate", "2M", "-o"]).arg(&got).arg(s.h.url("long"));
+    let mut download = client.start(&mut download)?;
+    let (many, fresh) = (wrk(&client, &s.h.url(""), 300, false, 10)?, wrk(&client, &s.h.url(""), 20, true, 10)?);
+    let probe = Probe::start(&client, s.udp);
+    std::thread::sleep(Duration::from_secs(1));
+    let (links, tag) = (s.links()?, s.tag("out")?);
+    let lvxd = &mut s.h.lvxd;
+    lvxd.restart(Signal::TERM, &[])?;
+    std::thread::sleep(Duration::from_millis(300));
+    lvxd.restart(Signal::KILL, &[])?;
+    std::thread::sleep(Duration::from_millis(300));
+    lvxd.restart(Signal::TERM, &["--object", next.to_str().context("a path")?])?;
+    assert_ne!(s.tag("out")?, tag, "it is another program");
+    assert_eq!(s.links()?, links, "and in the same links");
+    s.h.lvxd.restart(Signal::KILL, &[])?;
+    assert_eq!(s.tag("out")?, tag);
+    let (many, fresh) = (no_errors(many)?, no_errors(fresh)?);
+    let seen = probe.end()?;
+    println!("{method:?}: undisturbed {calm:?}, through four restarts {seen:?}\n{many}{fresh}");
+    assert_eq!((seen.back, calm.back), (seen.sent, calm.sent), "datagrams were lost: {}", s.h.lvxd.adm("status")?);
+    // Longer than a busy machine makes clients wait anyway.
+    let bound = Duration::from_millis(50) + 4 * calm.longest_gap;
+    assert!(seen.longest_gap <= bound, "{:?} without an answer; undisturbed {:?}", seen.longest_gap, calm.longest_gap);
+    assert!(download.wait(Duration::from_secs(60))?.success());
+    assert!(std::fs::read(&got)? == bytes, "the download is not what was sent");
+
+    // To the packet: what clients sent and got is what was counted, in services and in verdicts, over five processes.
+    until(Duration::from_secs(10), || {
+        let ([all_in, all_out], udp, verdicts) = s.counted()?;
+        let back = if method == Method::Nat { seen.back + calm.back } else { 0 };
+        ensure!(udp == [2, seen.sent + calm.sent, back], "{udp:?}, {seen:?}, {calm:?}");
+        let forwarded = ["forwarded_nat", "forwarded_dr", "forwarded_tun"].map(|v| verdicts[v]).iter().sum::<u64>();
+        ensure!(forwarded == all_in, "{forwarded} packets were forwarded, services counted {all_in}");
+        ensure!(verdicts["forwarded_nat_reply"] == all_out, "{verdicts:?}, services counted {all_out}");
+        let lost: Vec<_> = verdicts.iter().filter(|(name, n)| name.starts_with("dropped") && **n > 0).collect();
+        ensure!(lost.is_empty() && verdicts["passed_unresolved"] == 0, "{verdicts:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn nobody_notices_nat() -> Result<()> {
+    nobody_notices(Method::Nat, false)
+}
+
+#[test]
+fn nobody_notices_dr() -> Result<()> {
+    nobody_notices(Method::Dr, true)
+}
+
+#[test]
+fn nobody_notices_tun() -> Result<()> {
+    nobody_notices(Method::Tun, false)
+}
+
+/// Counters, the zero they are counted from, removed servers and verdicts, over a kill.
+#[test]
+fn counters_go_on() -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let mut s = Scene::new(Method::Nat, true)?;
+    let ask = |n: usize| -> Result<()> {
+        s.h.lab.client.run(|| {
+            let socket = UdpSocket::bind("[::]:0")?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.connect(s.udp)?;
+            for _ in 0..n {
+                socket.send(b"x")?;
+                socket.recv(&mut [0; 64])?;
+            }
+            Ok(())
+        })
+    };
+    ask(7)?;
+    s.h.lvxd.adm(&format!("-Z -u {}", s.udp))?;
+    for n in 1..=4 {
+        ask(n)?;
+    }
+    let gone = SocketAddr::new(s.h.lab.server(true, 1), 9053);
+    s.h.lvxd.adm(&format!("-d -u {} -r {gone}", s.udp))?;
+    let before = (s.counted()?.1, s.h.lvxd.adm("-L -n --stats --exact")?, s.h.lvxd.verdict("forwarded_nat")?);
+    assert_eq!(before.0, [4, 10, 10]);
+    let rates = s.h.lvxd.adm("-L -n --rate --exact")?;
+    s.h.lvxd.restart(Signal::KILL, &[])?;
+    assert_eq!((s.counted()?.1, s.h.lvxd.adm("-L -n --stats --exact")?, s.h.lvxd.verdict("forwarded_nat")?), before);
+    assert_eq!(s.h.lvxd.adm("-L -n --rate --exact")?.lines().count(), rates.lines().count());
+    s.h.lvxd.adm(&format!("-a -u {} -r {gone} -m", s.udp))?;
+    s.h.resolved(6)?;
+    let ask = |n: usize| -> Result<()> {
+        s.h.lab.client.run(|| {
+            let socket = UdpSocket::bind("[::]:0")?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.connect(s.udp)?;
+            for _ in 0..n {
+                socket.send(b"x")?;
+                socket.recv(&mut [0; 64])?;
+            }
+            Ok(())
+        })
+    };
+    ask(5)?;
+    assert_eq!(s.counted()?.1, [5, 15, 15]);
+    Ok(())
+}
+
+/// What lvxadm was told is done is done, even if lvxd is killed at once; in the order in which it ran.
+#[test]
+fn an_edit_that_was_answered_is_there_after_a_kill() -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let mut s = Scene::new(Method::Nat, false)?;
+    for round in 0..8u16 {
+        let service = format!("10.9.0.1:{}", 1000 + round);
+        s.h.lvxd.adm(&format!("-A -t {service} -s wlc"))?;
+        s.h.lvxd.adm(&format!("-a -t {service} -r 10.2.0.11:80 -m -w {round}"))?;
+        s.h.lvxd.adm(&format!("--set 0 0 {}", 100 + round))?;
+        let before = s.h.lvxd.adm("-S -n")?;
+        s.h.lvxd.restart(Signal::KILL, &[])?;
+        assert_eq!(s.h.lvxd.adm("-S -n")?, before);
+        assert_eq!(s.h.lvxd.adm("-L --timeout")?, format!("Timeout (tcp tcpfin udp): 900 120 {}\n", 100 + round));
+    }
+    Ok(())
+}
