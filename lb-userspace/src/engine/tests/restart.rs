@@ -154,3 +154,31 @@ fn fresh_maps_are_configured() {
     assert!(c.seed[0] != 0 && c.seed[1] & 1 == 1);
     assert_eq!(c.timeouts[tcp::ESTABLISHED as usize], time::ticks_of_seconds(900));
 }
+
+/// Servers of one-packet services are known by what they send all the time.
+#[test]
+fn answerers_stay_known() {
+    let mut d = Director::new(&SIZES);
+    let id = ServiceId { protocol: Protocol::Udp, ..vip(53) };
+    let once = ServiceSpec { one_packet: true, ..spec(id) };
+    let to = |n| Edit::AddServer { service: id, server: server(n, 1) };
+    let also = ServiceId { port: 54, ..id };
+    let shared = Edit::AddServer { service: also, server: server(2, 1) };
+    d.edit(&[Edit::AddService { service: once.clone() }, to(1), to(2)]);
+    d.edit(&[Edit::AddService { service: ServiceSpec { id: also, ..once } }, shared]);
+    let keys = |d: &Director| {
+        let maps::Table::Heap { map, .. } = &d.engine.services.keys else { panic!("in memory") };
+        map.clone()
+    };
+    let (before, bytes) = (keys(&d), memory(&d));
+    assert_eq!(before.len(), 4);
+    let mut d = d.restarted();
+    assert_eq!((keys(&d), memory(&d)), (before.clone(), bytes));
+    let desired = d.desired.clone();
+    d.engine.reconcile(&desired).unwrap();
+    assert_eq!(keys(&d), before);
+    assert_ne!(d.engine.config.read(0).unwrap().flags & lb_common::config::ANSWERERS, 0);
+    d.edit(&[Edit::Clear]);
+    assert!(keys(&d).is_empty());
+    assert_eq!(d.engine.config.read(0).unwrap().flags & lb_common::config::ANSWERERS, 0);
+}
