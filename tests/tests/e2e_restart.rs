@@ -72,6 +72,9 @@ fn probe(at: SocketAddr, stop: &AtomicBool) -> Result<Seen> {
     Ok(seen)
 }
 
+/// See [`Scene::counted`].
+type Counted = ([u64; 2], [u64; 3], BTreeMap<String, u64>);
+
 /// The laboratory, with a UDP service beside HTTP.
 struct Scene {
     h: HttpLab,
@@ -97,7 +100,7 @@ impl Scene {
     }
 
     /// Packets from and to clients of all services, and of the one for datagrams; verdicts by name.
-    fn counted(&self) -> Result<([u64; 2], [u64; 3], BTreeMap<String, u64>)> {
+    fn counted(&self) -> Result<Counted> {
         let list: serde_json::Value = serde_json::from_str(&self.h.lvxd.adm("-L -n --json")?)?;
         let services = list["services"].as_array().context("no services")?;
         let number = |s: &serde_json::Value, key: &str| s["stats"][key].as_u64().unwrap_or(u64::MAX);

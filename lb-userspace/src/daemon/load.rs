@@ -218,7 +218,7 @@ pub fn drain(dir: &Path, limit: Duration) -> Result<bool, LoadError> {
             Some(0) => break,
             Some(n) if said != Some(n) => tracing::info!("draining: {n} connections are active"),
             None if said.is_none() => {
-                tracing::warn!("draining: connections of that version cannot be counted, waiting {limit:.0?}")
+                tracing::warn!("draining: connections of that version cannot be counted, waiting {limit:.0?}");
             }
             _ => {}
         }

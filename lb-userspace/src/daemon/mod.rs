@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     if args.detach {
-        log(args.log.unwrap_or_default());
+        journal::start(args.log.unwrap_or_default());
         return match lifecycle::detach(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => fail(&*e),

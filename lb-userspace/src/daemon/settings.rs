@@ -85,8 +85,8 @@ fn overridden(args: &Args, config: &Config) -> Table {
     let set = |table: &mut Table, key: &str, value: Option<toml::Value>| value.map(|v| table.insert(key.into(), v));
     let names: Vec<toml::Value> = interfaces(args, config).into_iter().map(Into::into).collect();
     set(&mut table, "interfaces", Some(names.into()));
-    set(&mut table, "mode", args.mode.and_then(name_of));
-    set(&mut table, "log", args.log.and_then(name_of));
+    set(&mut table, "mode", args.mode.as_ref().and_then(name_of));
+    set(&mut table, "log", args.log.as_ref().and_then(name_of));
     set(&mut table, "pin_dir", args.pin_dir.as_deref().map(|p| path(p).into()));
     if args.stay_attached || args.detach_on_exit {
         set(&mut table, "stay_attached", Some(args.stay_attached.into()));
@@ -101,7 +101,7 @@ fn overridden(args: &Args, config: &Config) -> Table {
 }
 
 /// A value of the command line, as the configuration writes it.
-fn name_of(value: impl ValueEnum) -> Option<toml::Value> {
+fn name_of(value: &impl ValueEnum) -> Option<toml::Value> {
     value.to_possible_value().map(|v| v.get_name().into())
 }
 

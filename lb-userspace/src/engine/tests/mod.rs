@@ -128,7 +128,7 @@ impl Director {
             devices,
             ..clone(&self.maps)
         };
-        Self { desired: self.desired.clone(), ..Self::over(maps) }
+        Self { desired: self.desired, ..Self::over(maps) }
     }
 
     fn try_edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
