@@ -196,7 +196,8 @@ impl Dests {
     fn noted(&self, slot: u32, name: Name, incarnation: u64, counters: &Counters) -> Server {
         let note = self.notes.read(slot).filter(|n| n.incarnation == incarnation && name_of(n) == Some(name));
         let raw = counters.dest(slot);
-        let fresh = Server { name: Some(name), present: true, incarnation, base: raw, joined: raw, origin: raw, ..Server::unknown() };
+        let fresh =
+            Server { name: Some(name), present: true, incarnation, base: raw, joined: raw, origin: raw, ..Server::unknown() };
         let Some(n) = note else { return fresh };
         Server {
             base: stats(n.base),
