@@ -1,5 +1,8 @@
 //! Cost of a packet, by BPF_PROG_TEST_RUN: a table, and JSON. Run it as `cargo xtask bench`.
 
+#[path = "bench/sweep.rs"]
+mod sweep;
+
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, HashMap};
 use clap::Parser;
@@ -14,6 +17,12 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
 struct Args {
+    /// `sweep`: the sweeper's cost an entry, at 1,000,000 and 10,000,000 entries, instead of packets'.
+    #[arg(value_parser = ["sweep"])]
+    what: Option<String>,
+    /// Entries for `sweep`, instead.
+    #[arg(long, value_delimiter = ',')]
+    entries: Vec<u32>,
     /// Runs of which the median is taken.
     #[arg(long, default_value_t = 9)]
     runs: usize,
@@ -90,6 +99,11 @@ const PROGRAMS6: [&str; 4] = ["bench_empty", "bench_wrapper6", "bench_floor6", "
 impl Bed {
     /// A director with one service on one server, and `connections` established.
     fn new(v6: bool, method: Forwarding, connections: u32, args: &Args) -> Result<Self> {
+        Self::with_floor(v6, method, connections, connections + 1, args)
+    }
+
+    /// The same, with room for other than so many keys in the floor's hash.
+    fn with_floor(v6: bool, method: Forwarding, connections: u32, keys: u32, args: &Args) -> Result<Self> {
         let sizes = Sizes {
             connections: connections + connections / 4,
             services: 16_384,
@@ -98,7 +112,7 @@ impl Bed {
             cpus: possible_cpus()?,
         };
         let programs = if v6 { PROGRAMS6 } else { PROGRAMS4 };
-        let floor = [("LVX_FLOOR4", connections + 1), ("LVX_FLOOR6", connections + 1)];
+        let floor = [("LVX_FLOOR4", keys), ("LVX_FLOOR6", keys)];
         let mut d = Director::load(lb_userspace::object::BENCH, &sizes, &programs, &floor)?;
         d.link(INGRESS, DIRECTOR_MAC, 1500);
         let a = addresses(v6);
@@ -397,6 +411,10 @@ fn print_row(r: &Row, wrapper: f64) {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if args.what.is_some() {
+        let sizes = if args.entries.is_empty() { &[1_000_000, 10_000_000] } else { &args.entries[..] };
+        return write_json(&args, &sweep::run(&args, sizes)?);
+    }
     println!("medians of {} runs of {} packets, ns; {} connections", args.runs, args.packets, args.connections);
     println!("{:<32}{:>8}{:>9}{:>8}{:>8}{:>8}  target", "case", "total", "wrapper", "cost", "floor", "ratio");
     let mut rows = Vec::new();
@@ -412,7 +430,7 @@ fn main() -> Result<()> {
         println!();
         sizes = memory(&args)?;
     }
-    if let Some(path) = &args.json {
+    if args.json.is_some() {
         let mut all: Vec<_> = rows
             .iter()
             .map(|r| serde_json::json!({"case": r.name, "ns": r.cost, "floor_ns": r.floor, "ratio": r.cost / r.floor, "target": r.target}))
@@ -422,7 +440,13 @@ fn main() -> Result<()> {
                 .iter()
                 .map(|(family, bytes)| serde_json::json!({"case": format!("{family} map memory"), "bytes_a_connection": bytes})),
         );
-        std::fs::write(path, serde_json::to_string_pretty(&all)?).with_context(|| format!("writing {}", path.display()))?;
+        write_json(&args, &all)?;
     }
     Ok(())
+}
+
+/// Writes figures where they are wanted.
+fn write_json(args: &Args, all: &[serde_json::Value]) -> Result<()> {
+    let Some(path) = &args.json else { return Ok(()) };
+    std::fs::write(path, serde_json::to_string_pretty(all)?).with_context(|| format!("writing {}", path.display()))
 }
