@@ -44,6 +44,7 @@ verdicts! {
     DroppedTtl = "dropped_ttl", "TTL used up, and no more ICMP errors this second.";
     DroppedTooBig = "dropped_too_big", "Too large for the way to the server, and no ICMP error could be sent.";
     DroppedTableFull = "dropped_table_full", "A new connection, and no record was free or evictable.";
+    DroppedIndexFull = "dropped_index_full", "A new connection, and all buckets of the index that it may be in were full.";
     DroppedTableBusy = "dropped_table_busy", "A new connection, and its bucket stayed locked by another CPU.";
     DroppedConflict = "dropped_conflict", "A new connection whose answers could not be told from another's.";
     DroppedInternal = "dropped_internal", "A map element that must exist did not.";

@@ -167,6 +167,7 @@ pub fn stick<F: Ip>(ctx: &XdpContext, service: u64) -> u64 {
             MISS | (index as u64 + 1) << 32 | dest as u64
         }
         Created::Full => Outcome::drop(Verdict::DroppedTableFull).pack(),
+        Created::Crowded => Outcome::drop(Verdict::DroppedIndexFull).pack(),
         Created::Busy => Outcome::drop(Verdict::DroppedTableBusy).pack(),
         Created::Conflict => CONFLICT,
     };
@@ -357,6 +358,7 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64
         }
         Created::Exists(_) => MISS,
         Created::Full => Outcome::drop(Verdict::DroppedTableFull).pack(),
+        Created::Crowded => Outcome::drop(Verdict::DroppedIndexFull).pack(),
         Created::Busy => Outcome::drop(Verdict::DroppedTableBusy).pack(),
         Created::Conflict => CONFLICT,
     };

@@ -110,18 +110,18 @@ fn create_locked<F: Family, M: Memory<F>>(
         if !m.insert(shape, back_hash, number | ENTRY_REVERSE) {
             // SAFETY: claimed, in no index.
             unsafe { release::<F, M>(c, ctl) };
-            return (Created::Full, kind);
+            return (Created::Crowded, kind);
         }
         if !m.insert(shape, hash, number) {
             m.remove(shape, back_hash, number | ENTRY_REVERSE);
             // SAFETY: claimed, in no index.
             unsafe { release::<F, M>(c, ctl) };
-            return (Created::Full, kind);
+            return (Created::Crowded, kind);
         }
     } else if !m.insert(shape, hash, number) {
         // SAFETY: claimed, in no index.
         unsafe { release::<F, M>(c, ctl) };
-        return (Created::Full, kind);
+        return (Created::Crowded, kind);
     }
     let live = conn::published(ctl, new.state, new.flags);
     count(m, new.dest, live, 1);

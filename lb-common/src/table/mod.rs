@@ -265,8 +265,10 @@ pub enum Created {
     Made(u32),
     /// Somebody made it first; it is live in this record.
     Exists(u32),
-    /// No record or no entry was free or evictable.
+    /// No record was free or evictable.
     Full,
+    /// All buckets that an entry of its may be in are full.
+    Crowded,
     /// The bucket stayed locked.
     Busy,
     /// Its answers would be another connection's.

@@ -152,7 +152,7 @@ fn a_full_index_refuses_whole_connections() {
     for p in 0..64 {
         match make(&m, &s, 0, &new(tuple(1, p, 9, 6), 0, tcp::ESTABLISHED, 1000)).0 {
             Created::Made(_) => {}
-            Created::Full => full += 1,
+            Created::Crowded => full += 1,
             other => panic!("{other:?}"),
         }
         check(&m, &s, 1);

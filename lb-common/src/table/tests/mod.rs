@@ -1,5 +1,6 @@
 //! Tests of the table on the heap: each leaves it to [`check`], which knows what a table looks like at rest.
 
+mod crowd;
 mod flood;
 mod life;
 mod model;

@@ -164,7 +164,10 @@ impl Pair {
             }
             // Its own record is used again, and nobody else's.
             assert_eq!(reclaimed, Reclaimed::Nothing);
-            assert!(created == Created::Made(i) || created == Created::Conflict || created == Created::Full, "{created:?}");
+            assert!(
+                matches!(created, Created::Made(at) if at == i) || matches!(created, Created::Conflict | Created::Crowded),
+                "{created:?}"
+            );
             self.remove(i);
         } else {
             // The flow is made anew in a record that another one had: that one's end shows by what is there instead.
@@ -202,7 +205,8 @@ impl Pair {
             }
             // Dead and living ones may have the same answers, and the check finds the dead one first; never the other way round.
             Created::Conflict => assert!(clash),
-            Created::Full => {}
+            Created::Full => assert!(self.live.len() as u32 == self.s.records, "a record was free"),
+            Created::Crowded => assert!(self.live.len() * 2 > 7 * CHOICES.min(self.s.mask + 1) as usize / 2, "entries were free"),
             other => panic!("{other:?}"),
         }
     }
