@@ -3,11 +3,13 @@
 
 use anyhow::Result;
 use lb_userspace::model::{Edit, Forwarding, Protocol};
-use lvx_tests::director::DIRECTOR_MAC;
+use lb_userspace::object::PROGRAM;
 use lvx_tests::director::action::{DROP, PASS, TX};
+use lvx_tests::director::{DIRECTOR_MAC, possible_cpus};
 use lvx_tests::lab::possible;
 use lvx_tests::packet::{CLIENT_MAC, Frame, checksums_right, flag};
 use lvx_tests::scene::{Scene, client, server};
+use std::time::Instant;
 
 /// Passes untouched, under this verdict, and makes no connection.
 fn passes(s: &mut Scene, frame: &[u8], verdict: &str, what: &str) {
@@ -234,12 +236,17 @@ fn icmp_is_limited() -> Result<()> {
     }
     let mut s = Scene::new(false, Protocol::Tcp, Forwarding::Nat, 0, false)?;
     let frame = s.from_client(40000, flag::SYN).bytes();
-    let verdicts: Vec<String> = (0..3000).map(|_| s.pass(&frame).verdict).collect();
-    assert!(verdicts.iter().any(|v| v == "dropped_no_server"));
-    let replied = verdicts.iter().filter(|v| *v == "replied_no_server").count();
-    assert!((500..=2500).contains(&replied), "{replied}");
-    let at = verdicts.iter().position(|v| v == "dropped_no_server").expect("found above");
-    assert!(verdicts[..at].iter().all(|v| v == "replied_no_server"));
+    let start = Instant::now();
+    let mut actions = Vec::new();
+    for _ in 0..6000 {
+        actions.push(s.d.run(PROGRAM, &frame)?.action);
+    }
+    // A second is 2^30 ns, each CPU has its own allowance, and the machine may be busy.
+    let seconds = start.elapsed().as_secs() as usize + 2;
+    let replied = actions.iter().filter(|a| **a == TX).count();
+    assert!((500..=1000 * seconds * possible_cpus()? as usize).contains(&replied), "{replied} in {seconds} s");
+    assert!(seconds > 2 || actions.contains(&DROP));
+    assert!(actions.iter().all(|a| [TX, DROP].contains(a)));
     Ok(())
 }
 
