@@ -12,8 +12,8 @@
 //! | `POST /v1/config` | [`Configure`] | [`Plan`], or an [`ErrorBody`] and nothing changed |
 //! | `POST /v1/zero` | [`Zero`] | `204` |
 //!
-//! Errors have status 400 (malformed), 403 (a change, over the socket for reading), 404 (absent), 405 (not that method), 408 (too slow), 409 (exists), 413 (too large), 422
-//! (refused), 500 or 503 (too many long answers under way), and an [`ErrorBody`].
+//! Errors have status 400 (malformed), 403 (a change, over the socket for reading), 404 (absent), 405 (not that method), 408 (too
+//! slow), 409 (exists), 413 (too large), 422 (refused), 500 or 503 (too many long answers under way), and an [`ErrorBody`].
 
 use crate::model::{Change, Edit, EditError, ServerSpec, ServiceId, ServiceSpec};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! Requests over a real socket, to a core whose maps are in memory.
 
 mod abuse;
+mod docs;
 mod fuzz;
 
 use super::super::core::{Core, Handle};
