@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask setup|build|test|lint|demo|bench`.
+//! Developer commands: `cargo xtask setup|build|test|lint|demo|bench|package`.
 //!
 //! Each command installs what it needs before it goes on (see [`setup`]), so each works as the first one on a fresh machine.
 
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod lint;
+mod package;
 mod run;
 mod setup;
 mod shell;
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Balance real HTTP traffic between network namespaces and show who served it (needs root)
     Demo(run::DemoArgs),
+    /// Make a Debian package and a tarball of static binaries, in target/package
+    Package(package::Args),
     /// Measure the cost of each packet path (needs root)
     Bench(run::BenchArgs),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Lint => lint::main(),
         Command::Demo(args) => run::demo(&args),
+        Command::Package(args) => package::main(&args),
         Command::Bench(args) => run::bench(&args),
     };
     match result {

@@ -31,7 +31,7 @@ struct Summary {
 
 /// The command.
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let mut needs = vec![Need::Build, Need::Network];
+    let mut needs = vec![Need::Build, Need::Network, Need::Package];
     if args.all {
         needs.push(Need::Qemu);
     }

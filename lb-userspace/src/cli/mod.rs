@@ -8,6 +8,7 @@ mod decap;
 mod help;
 mod manual;
 pub mod names;
+mod nss;
 pub mod options;
 mod plan;
 pub mod popt;

@@ -9,6 +9,7 @@ mod http;
 mod nginx;
 mod ns;
 mod pass;
+mod pty;
 mod topology;
 mod udp;
 
@@ -18,6 +19,7 @@ pub use http::HttpLab;
 pub use nginx::Nginx;
 pub use ns::{Ns, Running, until};
 pub use pass::PassAll;
+pub use pty::Pty;
 pub use topology::{Lab, Layout, Method};
 pub use udp::UdpEcho;
 

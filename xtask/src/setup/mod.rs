@@ -24,6 +24,8 @@ pub(crate) enum Need {
     Lint,
     /// Booting other kernels
     Qemu,
+    /// Making packages
+    Package,
 }
 
 /// What to set up besides building and testing.

@@ -35,6 +35,11 @@ const PACKAGES: &[(Need, Sign, &[&str])] = &[
     (Need::Network, Sign::Program("mandoc"), &["mandoc"]),
     // For promtool.
     (Need::Network, Sign::Program("promtool"), &["prometheus"]),
+    (Need::Network, Sign::Program("systemd-analyze"), &["systemd"]),
+    (Need::Network, Sign::Program("script"), &["bsdutils"]),
+    (Need::Package, Sign::Program("dpkg-deb"), &["dpkg"]),
+    (Need::Package, Sign::Program("objdump"), &["binutils"]),
+    (Need::Package, Sign::Program("gzip"), &["gzip"]),
     (Need::Qemu, Sign::Program("qemu-system-x86_64"), &["qemu-system-x86"]),
     (Need::Qemu, Sign::File("/bin/busybox"), &["busybox-static"]),
     (Need::Qemu, Sign::Program("modprobe"), &["kmod"]),

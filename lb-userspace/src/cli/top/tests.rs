@@ -236,3 +236,35 @@ proptest! {
         }
     }
 }
+
+/// The part of the next test that runs in a terminal.
+#[test]
+fn panics_in_a_terminal() {
+    if std::env::var_os("LVX_TEST_TERMINAL").is_none() {
+        return;
+    }
+    let mut screen = super::screen::Screen::take().unwrap();
+    let mut app = app();
+    screen.terminal().draw(|frame| view::draw(frame, &mut app, Instant::now(), true)).unwrap();
+    panic!("on purpose");
+}
+
+/// A panic is told on the ordinary screen, not on one that is about to go.
+#[test]
+fn a_panic_gives_the_terminal_back_first() {
+    let test = std::env::current_exe().unwrap();
+    let line = format!("'{}' --exact --nocapture cli::top::tests::panics_in_a_terminal; stty -a", test.display());
+    let mut script = std::process::Command::new("script");
+    script
+        .args(["-q", "-c", &line, "/dev/null"])
+        .env("LVX_TEST_TERMINAL", "1")
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::null());
+    let output = script.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (taken, given, told) = (text.find("\x1b[?1049h"), text.find("\x1b[?1049l"), text.find("on purpose"));
+    assert!(taken.is_some() && taken < given && given < told, "{text}");
+    // The words of stty, of a terminal in which lines are edited and echoed.
+    let modes = &text[told.unwrap_or(0)..];
+    assert!(modes.contains(" icanon") && modes.contains(" echo ") && modes.contains("isig"), "{text}");
+}
