@@ -1,5 +1,6 @@
 //! The command line tool; see [`lb_userspace::cli`].
 
 fn main() -> std::process::ExitCode {
-    lb_userspace::cli::main()
+    // Told by the binary: the library is the same for both ways of linking.
+    lb_userspace::cli::main(cfg!(target_feature = "crt-static"))
 }

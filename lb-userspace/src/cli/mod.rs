@@ -59,9 +59,12 @@ impl Name {
     }
 }
 
-/// The program.
+/// The program; whether glibc is linked into it is for the binary to say.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(is_static: bool) -> ExitCode {
+    if is_static {
+        nss::built_in_only();
+    }
     let mut words = std::env::args_os();
     let name = Name::of(words.next().as_ref());
     let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();

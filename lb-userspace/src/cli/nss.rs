@@ -6,7 +6,7 @@
 
 /// Keeps a static binary from loading modules. Before the first look-up, and before there are threads.
 pub(super) fn built_in_only() {
-    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    #[cfg(target_env = "gnu")]
     {
         use std::ffi::{c_char, c_int};
         unsafe extern "C" {

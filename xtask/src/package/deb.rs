@@ -31,7 +31,7 @@ pub(super) fn make(release: &Release, binaries: &Path, out: &Path) -> Result<Pat
     let (libc, size) = (glibc(&root.join(SYSTEM.binaries))?, installed_kib(&root)?);
     let control = format!(
         "Package: lvx\nVersion: {version}\nArchitecture: {}\nMaintainer: {maintainer}\nInstalled-Size: {size}\n\
-         Depends: libc6 (>= {libc}), libgcc-s1\nRecommends: iproute2, bash-completion\nSuggests: ipvsadm\nSection: net\n\
+         Depends: libc6 (>= {libc}), libgcc-s1, passwd\nRecommends: iproute2, bash-completion\nSuggests: ipvsadm\nSection: net\n\
          Priority: optional\nDescription: load balancer on XDP, compatible with Linux Virtual Server\n\
          \x20LVX is Linux Virtual Server done in XDP, before the network stack: an eBPF program\n\
          \x20forwards packets and holds the connection table, the daemon lvxd runs the schedulers,\n\

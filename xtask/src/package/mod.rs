@@ -65,7 +65,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if !args.deb {
         let binaries = match &args.bin_dir {
             Some(dir) => dir.clone(),
-            None => tarball::build()?,
+            None => tarball::build(&out)?,
         };
         println!("{}", tarball::make(&release, &binaries, &out)?.display());
     }

@@ -14,20 +14,20 @@ use crate::shell;
 
 const INSTALL: &str = include_str!("scripts/INSTALL");
 
-/// Builds both binaries with nothing to load; their directory.
-pub(super) fn build() -> Result<PathBuf> {
-    let target = host()?;
-    let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
-    let mut cargo = shell::cargo(&["build", "--locked", "--release", "--package", "lb-userspace", "--bins", "--target", &target]);
-    // For this target alone: build scripts and macros are the host's, and must load what they need.
-    cargo.env(variable, "-C target-feature=+crt-static");
-    shell::run(&mut cargo)?;
-    Ok(shell::target_dir().join(target).join("release"))
-}
-
-fn host() -> Result<String> {
-    let version = read(shell::command(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV"))?;
-    version.lines().find_map(|l| l.strip_prefix("host: ")).map(str::to_owned).context("`rustc -vV` names no host")
+/// Builds both binaries with nothing to load; the directory that they are put into.
+///
+/// Rust's libraries are the same for both ways of linking: only the last step is done differently, and then again as usual, so that
+/// target/release has what `cargo xtask build` leaves there.
+pub(super) fn build(out: &Path) -> Result<PathBuf> {
+    let directory = out.join("static");
+    for program in ["lvxd", "lvxadm"] {
+        let mut cargo = shell::cargo(&["rustc", "--locked", "--release", "--package", "lb-userspace", "--bin", program]);
+        shell::run(cargo.args(["--", "-C", "target-feature=+crt-static"]))?;
+        let built = shell::target_dir().join("release").join(program);
+        put(&directory, program, fs::read(&built).with_context(|| format!("read {}", built.display()))?, 0o755)?;
+    }
+    crate::build::binaries(true, &[])?;
+    Ok(directory)
 }
 
 /// Makes `lvx-VERSION-linux-MACHINE.tar.gz`.

@@ -37,8 +37,8 @@ pub(super) const SYSTEM: Layout = Layout {
     documents: "usr/share/doc/lvx",
 };
 
-/// The same line as in configs/lvx.toml, and what a package has instead: the group that it makes may use the socket.
-const GROUP: (&str, &str) = ("#group = \"lvx\"", "group = \"lvx\"");
+/// Lines of configs/lvx.toml that are comments there and active in a package: the groups that it makes may use the sockets.
+const GROUPS: [&str; 2] = ["#group = \"lvx\"\n", "#read_group = \"lvx-read\"\n"];
 
 /// Writes a file, and its directories.
 pub(super) fn put(root: &Path, place: &str, content: impl AsRef<[u8]>, mode: u32) -> Result<PathBuf> {
@@ -73,11 +73,14 @@ pub(super) fn make(root: &Path, binaries: &Path) -> Result<()> {
         let to = put(root, &format!("{}/{name}", l.binaries), bytes, 0o755)?;
         read(shell::command("strip").args(["--strip-unneeded", "--remove-section=.comment"]).arg(&to))?;
     }
-    let config = source("configs/lvx.toml")?;
-    if !config.contains(GROUP.0) {
-        bail!("configs/lvx.toml has no line `{}` for the package to make active", GROUP.0);
+    let mut config = source("configs/lvx.toml")?;
+    for line in GROUPS {
+        if !config.contains(line) {
+            bail!("configs/lvx.toml has no line `{}` for the package to make active", line.trim_end());
+        }
+        config = config.replacen(line, &line[1..], 1);
     }
-    put(root, &format!("{}/lvx.toml", l.config), config.replacen(GROUP.0, GROUP.1, 1), 0o644)?;
+    put(root, &format!("{}/lvx.toml", l.config), config, 0o644)?;
     put(root, &format!("{}/lvxd.service", l.units), source("configs/lvxd.service")?, 0o644)?;
     put(root, &format!("{}/lvx.conf", l.sysusers), source("configs/lvx.sysusers")?, 0o644)?;
     put(root, &format!("{}/lvx.conf", l.tmpfiles), source("configs/lvx.tmpfiles")?, 0o644)?;
