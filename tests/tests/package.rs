@@ -58,7 +58,7 @@ dpkg -i /lvx.deb || fail install
 /usr/sbin/lvxadm --help > /tmp/help; grep -q -- --add-service /tmp/help || fail help
 getent group lvx lvx-read >/dev/null || fail "no groups"
 [ -L /etc/systemd/system/multi-user.target.wants/lvxd.service ] || fail "not enabled"
-[ ! -e /usr/sbin/ipvsadm ] || dpkg -S /usr/sbin/ipvsadm | grep -v '^lvx:' || fail "stands in ipvsadm's way"
+! dpkg -L lvx | grep -q ipvsadm || fail "stands in ipvsadm's way"
 grep -q '^group = "lvx"' /etc/lvx/lvx.toml && grep -q '^read_group = "lvx-read"' /etc/lvx/lvx.toml || fail "the group may not use the socket"
 [ -z "$(dpkg --verify lvx)" ] || fail "$(dpkg --verify lvx)"
 lvxd --check > /tmp/check 2>&1 && fail "without an interface the configuration is wrong"

@@ -33,12 +33,12 @@ pub(super) fn make(release: &Release, binaries: &Path, out: &Path) -> Result<Pat
         "Package: lvx\nVersion: {version}\nArchitecture: {}\nMaintainer: {maintainer}\nInstalled-Size: {size}\n\
          Depends: libc6 (>= {libc}), libgcc-s1, passwd\nRecommends: iproute2, bash-completion\nSuggests: ipvsadm\nSection: net\n\
          Priority: optional\nDescription: load balancer on XDP, compatible with Linux Virtual Server\n\
-         \x20LVX is Linux Virtual Server done in XDP, before the network stack: an eBPF program\n\
-         \x20forwards packets and holds the connection table, the daemon lvxd runs the schedulers,\n\
-         \x20and lvxadm does what ipvsadm does, by the same options.\n\
+         \x20LVX is Linux Virtual Server done in XDP, before the network stack: an eBPF\n\
+         \x20program forwards packets and holds the connection table, the daemon lvxd runs\n\
+         \x20the schedulers, and lvxadm does what ipvsadm does, by the same options.\n\
          \x20.\n\
-         \x20It masquerades (NAT), routes directly (DR) and tunnels (TUN), IPv4 and IPv6, TCP and\n\
-         \x20UDP. Linux 6.1 or newer is needed.\n",
+         \x20It masquerades (NAT), routes directly (DR) and tunnels (TUN), IPv4 and IPv6,\n\
+         \x20TCP and UDP. Linux 6.1 or newer is needed.\n",
         release.architecture
     );
     let sums = read(shell::command("sh").current_dir(&root).args([
