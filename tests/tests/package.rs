@@ -47,7 +47,7 @@ const STEPS: &str = r#"
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 fail() { echo "FAILED: $*"; exit 1; }
 # dpkg's own records and backups, and the shell's, are no remains of the package.
-files() { find / -xdev \( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /tmp -o -path /var/lib/systemd \) -prune \
+files() { find /etc /usr /run /opt /var \( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path '*/__pycache__' \) -prune \
     -o -path '/etc/g*shadow*' -o -path '/etc/group*' -o -print | sort; }
 groups() { sort /etc/group /etc/gshadow 2>/dev/null; }
 dpkg -P lvx >/dev/null 2>&1 || true
