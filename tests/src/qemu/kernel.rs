@@ -169,7 +169,7 @@ fn path() -> String {
 }
 
 /// Its output; an error with its messages unless it succeeds.
-fn run(command: &mut Command) -> Result<String> {
+pub(super) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output =
         command.output().with_context(|| format!("start {program}: `cargo xtask setup --qemu` installs what is missing"))?;

@@ -16,6 +16,8 @@ use super::initramfs::STATUS;
 pub(super) struct Config<'a> {
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
+    /// What is written to it is forgotten.
+    pub(super) disk: Option<&'a Path>,
     pub(super) directory: &'a Path,
     pub(super) memory_mb: u32,
     pub(super) timeout: Duration,
@@ -49,7 +51,7 @@ pub(super) fn run(config: &Config<'_>) -> Result<Output> {
         .arg(config.initramfs)
         .args([
             "-append",
-            "console=ttyS0 loglevel=4 panic=-1 mitigations=off tsc=unstable nmi_watchdog=0 nowatchdog audit=0 apparmor=0 net.ifnames=0",
+            "console=ttyS0 loglevel=4 panic=-1 mitigations=off tsc=unstable nmi_watchdog=0 nowatchdog audit=0 apparmor=0 net.ifnames=0 systemd.getty_auto=0",
         ])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
@@ -58,6 +60,9 @@ pub(super) fn run(config: &Config<'_>) -> Result<Output> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(errors);
+    if let Some(disk) = config.disk {
+        qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
+    }
     let child = qemu.spawn().context("start qemu-system-x86_64: `cargo xtask setup --qemu` installs it")?;
     let mut running = Running(child);
     let started = Instant::now();

@@ -1,7 +1,8 @@
 //! Other kernels than this machine's: Debian's, booted in QEMU with an initramfs that holds a few of this machine's programs.
 //!
 //! A [`Guest`] runs one shell script as root, in a system of nothing but the files given to it: bash, busybox, the programs with their
-//! libraries, the kernel's modules asked for. It has no disk and no network but its own namespaces.
+//! libraries, the kernel's modules asked for; or, if it is to have systemd, in Debian's base system with those files. It has no network but
+//! its own namespaces, and keeps no disk.
 //!
 //! Invariant: a guest leaves nothing behind; its process ends with [`Guest::run`], whichever way that returns. Kernels are kept in the
 //! target directory.
@@ -12,6 +13,7 @@
 mod initramfs;
 mod kernel;
 mod machine;
+mod system;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,6 +32,7 @@ pub struct Guest {
     files: BTreeMap<PathBuf, File>,
     memory_mb: u32,
     timeout: Duration,
+    systemd: bool,
 }
 
 /// A file of the guest.
@@ -60,8 +63,8 @@ pub struct Output {
 impl Guest {
     /// A guest with bash and busybox, 1 GB of memory and two minutes for everything.
     pub fn new(kernel: Kernel) -> Result<Guest> {
-        let guest =
-            Guest { kernel, modules: Vec::new(), files: BTreeMap::new(), memory_mb: 1024, timeout: Duration::from_secs(120) };
+        let (modules, files, timeout) = (Vec::new(), BTreeMap::new(), Duration::from_secs(120));
+        let guest = Guest { kernel, modules, files, memory_mb: 1024, timeout, systemd: false };
         guest.program("/bin/busybox")?.program("/bin/bash")
     }
 
@@ -105,6 +108,14 @@ impl Guest {
         Ok(self)
     }
 
+    /// Debian's base system around the files, with systemd as its first process; the script runs once it is up.
+    #[must_use]
+    pub fn systemd(mut self) -> Guest {
+        self.systemd = true;
+        self.modules.extend(system::MODULES.map(str::to_owned));
+        self
+    }
+
     /// Memory, in megabytes. The files take their size of it.
     #[must_use]
     pub fn memory_mb(mut self, memory: u32) -> Guest {
@@ -129,6 +140,12 @@ impl Guest {
         let kernel = self.kernel.fetch()?;
         let scratch = Scratch::new(&kernel::cache()?)?;
         let mut guest = self.clone().file("/script", script)?;
+        let mut disk = None;
+        if self.systemd {
+            disk = Some(system::disk(&scratch.0, &guest.files)?);
+            guest.files.clear();
+            guest = guest.program("/bin/busybox")?;
+        }
         let mut order = String::new();
         for module in kernel.modules(&self.modules)? {
             let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -136,7 +153,8 @@ impl Guest {
             order.push('\n');
             guest = guest.copy(&module, Path::new("/modules").join(&name))?;
         }
-        let guest = guest.file("/modules/order", order)?.file("/init", initramfs::INIT)?;
+        let init = if self.systemd { system::INIT } else { initramfs::INIT };
+        let guest = guest.file("/modules/order", order)?.file("/init", init)?;
         let image = scratch.0.join("initramfs");
         initramfs::write(&image, &guest.files)?;
         // Until the guest is done.
@@ -144,6 +162,7 @@ impl Guest {
         machine::run(&machine::Config {
             kernel: &kernel.image,
             initramfs: &image,
+            disk: disk.as_deref(),
             directory: &scratch.0,
             memory_mb: self.memory_mb,
             timeout: self.timeout,
