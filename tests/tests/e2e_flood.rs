@@ -200,11 +200,13 @@ fn flood(v6: bool, connections: u32, times: u32) -> Result<()> {
         let began = Instant::now();
         let flooded = (|| -> Result<()> {
             // Until the table was filled so many times over, and there were enough who tried.
+            // A call costs some milliseconds however little it sends.
+            let burst = (connections / 64).max(64);
             while sent < times * connections
                 || counts.new.load(Ordering::Relaxed) < 200 && began.elapsed() < Duration::from_secs(60)
             {
-                generator.send(tcp, flag::SYN, sent, 64)?;
-                sent += 64;
+                generator.send(tcp, flag::SYN, sent, burst)?;
+                sent += burst;
                 std::thread::sleep(Duration::from_millis(1));
             }
             Ok(())
