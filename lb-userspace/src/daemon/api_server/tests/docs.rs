@@ -47,6 +47,7 @@ async fn requests_do_what_is_said() {
     assert_eq!((shown.len(), shown[0].servers.len()), (1, 1));
     let rows: Vec<(&str, &str)> =
         DOCUMENT.lines().filter_map(|l| l.strip_prefix("| `")?.split_once('`')?.0.split_once(' ')).collect();
+    let rows: Vec<_> = rows.into_iter().filter(|(method, _)| ["GET", "POST"].contains(method)).collect();
     assert!(rows.len() >= 7, "{rows:?}");
     for &(method, path) in &rows {
         let (status, body) = daemon.request(method, path, "{}").await;
