@@ -1,7 +1,7 @@
 //! `cargo xtask package`: a Debian package, and a tarball of static binaries, into target/package.
 //!
-//! Both hold the same tree ([`tree`]); how it is laid out is said there alone. The same source makes the same files: times are the
-//! last commit's, owners root.
+//! Both hold the same tree ([`tree`]); how it is laid out is said there alone. Times are the last commit's, owners root:
+//! nothing of the machine that packages is in it.
 
 mod deb;
 mod tarball;
