@@ -16,6 +16,7 @@ pub mod print;
 pub mod request;
 pub mod run;
 mod save;
+mod scripts;
 mod simulate;
 mod sort;
 mod status;
@@ -42,19 +43,35 @@ pub enum Name {
 }
 
 impl Name {
-    fn of(program: Option<&OsString>) -> Self {
-        match program.map(Path::new).and_then(Path::file_name) {
-            Some(name) if name == "ipvsadm" => Self::Ipvsadm,
-            _ => Self::Lvxadm,
-        }
-    }
-
     /// A complaint in ipvsadm's words, with LVX's detail where that is wanted.
     #[must_use]
     pub fn complain(self, text: &str, detail: &str) -> String {
         match self {
             Self::Ipvsadm => text.to_owned(),
             Self::Lvxadm => format!("{text}: {detail}"),
+        }
+    }
+}
+
+/// What the program stands in for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tool {
+    /// The command line tool.
+    Adm(Name),
+    /// `ipvsadm-save`
+    Save(Name),
+    /// `ipvsadm-restore`
+    Restore(Name),
+}
+
+impl Tool {
+    fn of(program: Option<&OsString>) -> Self {
+        let file = program.map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        let name = if file.starts_with("ipvsadm") { Name::Ipvsadm } else { Name::Lvxadm };
+        match file.split_once('-') {
+            Some((_, "save")) => Self::Save(name),
+            Some((_, "restore")) => Self::Restore(name),
+            _ => Self::Adm(name),
         }
     }
 }
@@ -66,9 +83,9 @@ pub fn main(is_static: bool) -> ExitCode {
         nss::built_in_only();
     }
     let mut words = std::env::args_os();
-    let name = Name::of(words.next().as_ref());
+    let tool = Tool::of(words.next().as_ref());
     let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
-    match start(name, &words) {
+    match start(tool, &words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(f) => {
             if !f.text.is_empty() {
@@ -80,20 +97,46 @@ pub fn main(is_static: bool) -> ExitCode {
     }
 }
 
-fn start(name: Name, words: &[String]) -> Result<(), Failure> {
+fn start(tool: Tool, words: &[String]) -> Result<(), Failure> {
     let input = &mut stdin().lock();
     let output = &mut BufWriter::new(stdout().lock());
-    if name == Name::Lvxadm
+    if tool == Tool::Adm(Name::Lvxadm)
         && let Some(result) = verb::run(words, &mut verb::Io { input, output })
     {
         return result;
     }
     let names = Names::system();
-    let line = parse(words, &names).map_err(|f| match name {
+    let (name, line) = match tool {
+        Tool::Adm(name) => (name, parse(words, &names)),
+        Tool::Save(name) => (name, scripts::save(words)),
+        Tool::Restore(name) => (name, Ok(scripts::restore())),
+    };
+    let line = line.map_err(|f| match name {
         // ipvsadm looks for IPVS before it looks at its words.
         Name::Ipvsadm => verb::client(None).and_then(|c| run::permitted(&c)).err().unwrap_or(f),
         Name::Lvxadm => f,
     })?;
     let client = verb::client(line.socket)?;
     run::run(line.request, &mut run::Context { name, names: &names, client: &client, input, output })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_program() {
+        for (path, tool) in [
+            ("/usr/sbin/lvxadm", Tool::Adm(Name::Lvxadm)),
+            ("ipvsadm", Tool::Adm(Name::Ipvsadm)),
+            ("./ipvsadm-save", Tool::Save(Name::Ipvsadm)),
+            ("/sbin/ipvsadm-restore", Tool::Restore(Name::Ipvsadm)),
+            ("lvxadm-restore", Tool::Restore(Name::Lvxadm)),
+            ("anything", Tool::Adm(Name::Lvxadm)),
+            ("lvxadm-2", Tool::Adm(Name::Lvxadm)),
+        ] {
+            assert_eq!(Tool::of(Some(&path.into())), tool, "{path}");
+        }
+        assert_eq!(Tool::of(None), Tool::Adm(Name::Lvxadm));
+    }
 }

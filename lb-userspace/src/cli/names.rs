@@ -58,6 +58,10 @@ impl Names {
     /// The IPv4 address of a host's name.
     #[must_use]
     pub fn host(&self, name: &str) -> Option<Ipv4Addr> {
+        // Both ways without asking anybody (RFC 6761).
+        if name == "localhost" {
+            return Some(Ipv4Addr::LOCALHOST);
+        }
         if self.offline || name.is_empty() {
             return None;
         }
@@ -86,7 +90,7 @@ impl Names {
     }
 
     fn host_of(&self, ip: IpAddr) -> Option<String> {
-        if ip.is_loopback() && ip.is_ipv4() {
+        if ip == Ipv4Addr::LOCALHOST {
             return Some("localhost".into());
         }
         if self.offline {
@@ -109,6 +113,9 @@ mod tests {
         assert_eq!(n.show(at, Protocol::Tcp, false), "192.0.2.1:http");
         assert_eq!(n.show(at, Protocol::Udp, false), "192.0.2.1:80");
         assert_eq!(n.show(at, Protocol::Tcp, true), "192.0.2.1:80");
+        assert_eq!(n.show("127.0.0.1:80".parse().unwrap(), Protocol::Tcp, false), "localhost:http");
+        // Another address of the same network has not its name: rules with names would restore another server.
+        assert_eq!(n.show("127.0.0.2:80".parse().unwrap(), Protocol::Tcp, false), "127.0.0.2:http");
         assert_eq!(n.show("[2001:db8::1]:443".parse().unwrap(), Protocol::Tcp, false), "[2001:db8::1]:https");
     }
 }

@@ -46,6 +46,12 @@ pub struct Format {
 }
 
 impl Format {
+    /// With these options.
+    #[must_use]
+    pub fn of(about: impl IntoIterator<Item = About>) -> Self {
+        Self { about: about.into_iter().collect() }
+    }
+
     /// Whether an option was given.
     #[must_use]
     pub fn has(&self, about: About) -> bool {
@@ -69,7 +75,10 @@ pub enum Request {
     /// `-S`
     Save(Format),
     /// `-R`
-    Restore,
+    Restore {
+        /// In place of what there is, and comments are passed over: `ipvsadm-restore`.
+        replace: bool,
+    },
     /// `-Z`
     Zero(Option<ServiceId>),
     /// `-h`
@@ -372,7 +381,7 @@ fn build(command: Command, w: &Words) -> Result<Request, Failure> {
         (Command::List, None) => Request::List(format, None),
         (Command::Zero, id) => Request::Zero(id),
         (Command::Save, _) => Request::Save(format),
-        (Command::Restore, _) => Request::Restore,
+        (Command::Restore, _) => Request::Restore { replace: false },
         // The check saw to it that a service was given; the daemons were refused above.
         _ => return Err(Failure::new(255, TRY_HELP)),
     })
@@ -398,5 +407,67 @@ fn server(service: ServiceId, w: &Words) -> ServerSpec {
         weight: w.weight.unwrap_or(1),
         upper_threshold: w.upper,
         lower_threshold: w.lower,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Words that mean something, and words that do not.
+    fn word() -> impl Strategy<Value = String> {
+        let known: Vec<String> = OPTIONS
+            .iter()
+            .flat_map(|o| {
+                let long = o.long;
+                [format!("--{long}"), format!("--{long}=1"), o.short.map_or_else(String::new, |c| format!("-{c}"))]
+            })
+            .chain(
+                [
+                    "192.0.2.1:80",
+                    "[2001:db8::1]:80",
+                    "192.0.2.1",
+                    "0",
+                    "1",
+                    "24",
+                    "rr",
+                    "sh",
+                    "sh-port",
+                    "60",
+                    "--",
+                    "-",
+                    "-Lnc",
+                    "-p60",
+                    "sip",
+                    "ipip",
+                    "gue",
+                    "master",
+                    "255.255.255.0",
+                    "4294967296",
+                    "-1",
+                    "[",
+                    "]:",
+                    "[::1",
+                    ":",
+                    "%",
+                    "é:80",
+                ]
+                .map(str::to_owned),
+            )
+            .collect();
+        prop_oneof![6 => proptest::sample::select(known), 1 => "\\PC{0,12}", 1 => "-{0,3}[a-zA-Z0-9=:,.]{0,8}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn no_words_panic(words in proptest::collection::vec(word(), 0..8)) {
+            let names = Names::of("http 80/tcp").offline();
+            if let Err(f) = parse(&words, &names) {
+                prop_assert!(f.status != 0 && !f.text.is_empty(), "{words:?}: {f:?}");
+            }
+        }
     }
 }

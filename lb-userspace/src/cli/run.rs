@@ -32,7 +32,7 @@ pub fn run(request: Request, c: &mut Context<'_>) -> Result<(), Failure> {
         Request::Help => out(c, &super::help::text(c.name)),
         Request::Version => out(c, &super::help::version(c.name)),
         Request::Edit(edit) => edits(c, vec![edit]),
-        Request::Restore => restore(c),
+        Request::Restore { replace } => restore(c, replace),
         Request::Zero(service) => {
             let result = c.client.post("/v1/zero", &Zero { service });
             result.map_err(|e| failure(c.name, &e, 255))
@@ -120,8 +120,12 @@ fn edits(c: &Context<'_>, edits: Vec<Edit>) -> Result<(), Failure> {
 }
 
 /// All lines or none. ipvsadm stops at the first bad line and keeps what came before.
-fn restore(c: &mut Context<'_>) -> Result<(), Failure> {
+fn restore(c: &mut Context<'_>, replace: bool) -> Result<(), Failure> {
     let (mut all, mut numbers) = (Vec::new(), Vec::new());
+    if replace {
+        all.push(Edit::Clear);
+        numbers.push(0);
+    }
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -132,6 +136,9 @@ fn restore(c: &mut Context<'_>) -> Result<(), Failure> {
         // ipvsadm does not say which line it was; but then it has applied those before.
         let bad = |f: Failure| Failure { text: format!("line {number}: {}", f.text), ..f };
         let words: Vec<String> = String::from_utf8_lossy(&line).split_whitespace().map(str::to_owned).collect();
+        if replace && (line.starts_with(b"#") || words.is_empty()) {
+            continue;
+        }
         if words.is_empty() {
             return Err(bad(Failure::new(255, "an empty line")));
         }
