@@ -12,14 +12,16 @@ pub(super) const OPTIONS: &str = "
 More options of lvxadm:
   --socket PATH                       control socket of lvxd (default: $LVX_SOCKET, or
                                       /run/lvx/lvxd.sock)
-  --json                              lists as JSON
+  --json                              lists as JSON (every field: docs/json.md)
 ";
 
 /// Where the program does something else than ipvsadm, on purpose.
 pub(super) const DIFFERENCES: &str = "\
 What ipvsadm has and LVX has not, and refuses: --sctp-service, --fwmark-service, --pe,
---tun-type gue and gre, --start-daemon, --stop-daemon. Unlike ipvsadm, -R changes nothing if any line is
-bad, and -S keeps thresholds. Started as ipvsadm (a link), it is the same program.
+--tun-type gue and gre, --start-daemon, --stop-daemon.
+Unlike ipvsadm, -R is one change: a bad line is named by its number, and then nothing changes; its lines
+are changes only. -S keeps thresholds. Started as ipvsadm, ipvsadm-save or ipvsadm-restore (links), it is
+the same program; ipvsadm-restore replaces what there is, in one change too.
 ";
 
 /// LVX's own verbs, from their tree.

@@ -3,9 +3,11 @@
 //! Started under the name `ipvsadm` it says exactly what ipvsadm says; as `lvxadm` it adds the daemon's reason. Exit statuses are
 //! ipvsadm's.
 
+mod build;
 mod completions;
 mod decap;
 mod help;
+mod json;
 mod manual;
 pub mod names;
 mod nss;
@@ -13,6 +15,8 @@ pub mod options;
 mod plan;
 pub mod popt;
 pub mod print;
+#[cfg(test)]
+mod recorded;
 pub mod request;
 pub mod run;
 mod save;
@@ -107,7 +111,7 @@ fn start(tool: Tool, words: &[String]) -> Result<(), Failure> {
     }
     let names = Names::system();
     let (name, line) = match tool {
-        Tool::Adm(name) => (name, parse(words, &names)),
+        Tool::Adm(name) => (name, parse(words, &names, name)),
         Tool::Save(name) => (name, scripts::save(words)),
         Tool::Restore(name) => (name, Ok(scripts::restore())),
     };

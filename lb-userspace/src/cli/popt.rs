@@ -33,7 +33,7 @@ pub struct Opt<T: 'static> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{option}: {reason}")]
 pub struct PoptError {
-    /// The option as it was written.
+    /// The word that it was in.
     pub option: String,
     /// As popt says it.
     pub reason: &'static str,
@@ -44,6 +44,8 @@ pub struct PoptError {
 pub struct Popt<T: 'static> {
     options: &'static [Opt<T>],
     words: VecDeque<String>,
+    /// The word that is looked at: complaints show the whole of it.
+    word: String,
     joined: Option<String>,
     only_words: bool,
     /// Words that are no options, in order.
@@ -57,14 +59,21 @@ pub struct Found<T> {
     pub tag: T,
     /// Its argument.
     pub argument: Option<String>,
-    /// As it was written, without its argument.
+    /// The word that it was in.
     pub written: String,
 }
 
 impl<T: Copy> Popt<T> {
     /// Over `words`, without the program's name.
     pub fn new(options: &'static [Opt<T>], words: impl IntoIterator<Item = String>) -> Self {
-        Self { options, words: words.into_iter().collect(), joined: None, only_words: false, rest: VecDeque::new() }
+        Self {
+            options,
+            words: words.into_iter().collect(),
+            word: String::new(),
+            joined: None,
+            only_words: false,
+            rest: VecDeque::new(),
+        }
     }
 
     /// The next option.
@@ -81,10 +90,12 @@ impl<T: Copy> Popt<T> {
                 self.rest.push_back(word);
             } else if word == "--" {
                 self.only_words = true;
-            } else if let Some(long) = word.strip_prefix("--") {
-                return self.long(long).map(Some);
             } else {
-                self.joined = Some(word[1..].to_owned());
+                self.word.clone_from(&word);
+                match word.strip_prefix("--") {
+                    Some(long) => return self.long(long).map(Some),
+                    None => self.joined = Some(word[1..].to_owned()),
+                }
             }
         }
     }
@@ -94,7 +105,7 @@ impl<T: Copy> Popt<T> {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
-        let written = format!("--{name}");
+        let written = self.word.clone();
         let error = |reason| PoptError { option: written.clone(), reason };
         let o = self.options.iter().find(|o| o.long == name).ok_or_else(|| error("unknown option"))?;
         let argument = match (o.takes, value) {
@@ -110,7 +121,7 @@ impl<T: Copy> Popt<T> {
         let mut chars = joined.chars();
         let c = chars.next().unwrap_or('-');
         let rest = chars.as_str();
-        let written = format!("-{c}");
+        let written = self.word.clone();
         let error = |reason| PoptError { option: written.clone(), reason };
         let o = self.options.iter().find(|o| o.short == Some(c)).ok_or_else(|| error("unknown option"))?;
         let argument = if o.takes == Takes::Nothing {
@@ -180,9 +191,10 @@ mod tests {
     #[test]
     fn complaints_are_popts() {
         assert_eq!(all("--nosuch").unwrap_err(), "--nosuch: unknown option");
-        assert_eq!(all("-Lq").unwrap_err(), "-q: unknown option");
+        assert_eq!(all("-Lq").unwrap_err(), "-Lq: unknown option");
         assert_eq!(all("-w").unwrap_err(), "-w: missing argument");
-        assert_eq!(all("--list=1").unwrap_err(), "--list: option does not take an argument");
-        assert_eq!(all("--lis").unwrap_err(), "--lis: unknown option");
+        assert_eq!(all("-Lw").unwrap_err(), "-Lw: missing argument");
+        assert_eq!(all("--list=1").unwrap_err(), "--list=1: option does not take an argument");
+        assert_eq!(all("---").unwrap_err(), "---: unknown option");
     }
 }

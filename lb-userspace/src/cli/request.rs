@@ -1,13 +1,12 @@
 //! What a command line asks for, checked as far as can be without the daemon.
 
+use super::Name;
+use super::build::build;
 use super::names::Names;
 use super::options::{ABOUTS, About, COMMANDS, Command, Fit, OPTIONS, Tag, fit};
 use super::popt::{Found, Popt};
-use super::values::{address, netmask, number, sched_flags};
-use crate::model::{
-    DEFAULT_PERSISTENCE_S, Edit, Forwarding, MAX_TIMEOUT_S, Persistence, Protocol, SchedFlags, SchedulerKind, ServerId,
-    ServerSpec, ServiceId, ServiceSpec, Timeouts,
-};
+use super::values::{address, number, sched_flags};
+use crate::model::{DEFAULT_PERSISTENCE_S, Edit, Forwarding, MAX_TIMEOUT_S, Protocol, SchedFlags, ServiceId, Timeouts};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -71,7 +70,7 @@ pub enum Request {
     /// `-L --timeout`
     Timeouts(Format),
     /// `-L --daemon`
-    Daemon,
+    Daemon(Format),
     /// `-S`
     Save(Format),
     /// `-R`
@@ -96,31 +95,41 @@ pub struct Line {
     pub socket: Option<PathBuf>,
 }
 
-/// The name that complaints carry.
-const TRY_HELP: &str = "Try `ipvsadm -h' or 'ipvsadm --help' for more information.";
+/// The first word has to be a command. ipvsadm does not say what it took for none.
+fn no_command(name: Name, why: impl std::fmt::Display) -> Failure {
+    Failure::new(
+        255,
+        match name {
+            Name::Ipvsadm => "Try `ipvsadm -h' or 'ipvsadm --help' for more information.".to_owned(),
+            Name::Lvxadm => format!("{why}; `lvxadm --help' lists commands and options"),
+        },
+    )
+}
 
-fn refuse<T>(text: impl Into<String>) -> Result<T, Failure> {
+pub(super) fn refuse<T>(text: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::new(2, text))
 }
 
+/// What the words said, in the order of the struct and not of the words.
 #[derive(Default)]
-struct Words {
-    given: BTreeSet<About>,
-    protocol: Option<Protocol>,
-    service: Option<(IpAddr, Option<u16>)>,
-    server: Option<(IpAddr, Option<u16>)>,
-    scheduler: String,
-    flags: SchedFlags,
-    persistence_s: Option<u32>,
-    netmask: Option<IpAddr>,
-    forwarding: Option<Forwarding>,
-    weight: Option<u32>,
-    upper: u32,
-    lower: u32,
-    socket: Option<PathBuf>,
-    unsupported: Option<String>,
-    engine: Option<String>,
-    timeouts: Option<Timeouts>,
+pub(super) struct Words {
+    pub(super) given: BTreeSet<About>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) service: Option<(IpAddr, Option<u16>)>,
+    pub(super) server: Option<(IpAddr, Option<u16>)>,
+    pub(super) scheduler: String,
+    pub(super) flags: SchedFlags,
+    pub(super) persistence_s: Option<u32>,
+    pub(super) netmask: Option<String>,
+    pub(super) tunnel: Option<String>,
+    pub(super) forwarding: Option<Forwarding>,
+    pub(super) weight: Option<u32>,
+    pub(super) upper: u32,
+    pub(super) lower: u32,
+    pub(super) socket: Option<PathBuf>,
+    pub(super) unsupported: Option<String>,
+    pub(super) engine: Option<String>,
+    pub(super) timeouts: Option<Timeouts>,
 }
 
 impl Words {
@@ -138,19 +147,24 @@ impl Words {
 ///
 /// # Errors
 /// As ipvsadm refuses it, or because LVX has not got something.
-pub fn parse(words: &[String], names: &Names) -> Result<Line, Failure> {
+pub fn parse(words: &[String], names: &Names, name: Name) -> Result<Line, Failure> {
     let mut popt = Popt::new(OPTIONS, words.iter().cloned());
     let mut w = Words::default();
     let bad = |e: super::popt::PoptError| Failure::new(255, e.to_string());
     let command = loop {
-        match popt.next_option().map_err(bad)? {
+        match popt.next_option().map_err(|e| no_command(name, e))? {
             // LVX's own may stand anywhere.
             Some(Found { tag: Tag::Socket, argument, .. }) => w.socket = argument.map(PathBuf::from),
             Some(Found { tag: Tag::Command(c), argument, .. }) => {
                 if matches!(c, Command::StartDaemon | Command::StopDaemon) {
                     let which = argument.unwrap_or_default();
                     if which != "master" && which != "backup" {
-                        return refuse("illegal start_daemon parameter specified");
+                        let start = c == Command::StartDaemon;
+                        return refuse(if start {
+                            "illegal start-daemon parameter specified"
+                        } else {
+                            "illegal start_daemon specified"
+                        });
                     }
                     w.has_not("connection synchronization daemon (--start-daemon, --stop-daemon)");
                 }
@@ -158,10 +172,11 @@ pub fn parse(words: &[String], names: &Names) -> Result<Line, Failure> {
             }
             Some(Found { tag: Tag::Help, .. }) => return Ok(Line { request: Request::Help, socket: w.socket }),
             Some(Found { tag: Tag::Version, .. }) => return Ok(Line { request: Request::Version, socket: w.socket }),
-            None if popt.rest.is_empty() => {
+            None if words.is_empty() || w.socket.is_some() && popt.rest.is_empty() => {
                 return Ok(Line { request: Request::List(Format::default(), None), socket: w.socket });
             }
-            _ => return Err(Failure::new(255, TRY_HELP)),
+            Some(found) => return Err(no_command(name, format!("`{}' comes before any command", found.written))),
+            None => return Err(no_command(name, "no command is given")),
         }
     };
     while let Some(found) = popt.next_option().map_err(bad)? {
@@ -188,8 +203,9 @@ fn timeout(text: &str, min: i64) -> Result<u32, Failure> {
 }
 
 fn take(w: &mut Words, found: Found<Tag>, names: &Names) -> Result<(), Failure> {
+    let given = found.argument.is_some();
     let argument = found.argument.unwrap_or_default();
-    let number = |max: i64, what: &str| number(&argument, 0, max).map(|n| n as u32).ok_or_else(|| Failure::new(2, what));
+    let number = |max: i64, what: &str| number_from(&argument, 0, max, what);
     const INT: i64 = i32::MAX as i64;
     match found.tag {
         Tag::Socket => w.socket = Some(argument.into()),
@@ -228,16 +244,9 @@ fn take(w: &mut Words, found: Found<Tag>, names: &Names) -> Result<(), Failure> 
             match about {
                 About::Scheduler => w.scheduler = argument,
                 About::Persistent => {
-                    w.persistence_s = Some(if argument.is_empty() { DEFAULT_PERSISTENCE_S } else { timeout(&argument, 1)? });
+                    w.persistence_s = Some(if given { timeout(&argument, 1)? } else { DEFAULT_PERSISTENCE_S });
                 }
-                About::Netmask => {
-                    let service = w.service.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |s| s.0);
-                    w.netmask = match netmask(&argument, service) {
-                        Some(mask) => mask,
-                        None if service.is_ipv4() => return refuse("illegal virtual server persistent mask specified"),
-                        None => return refuse("illegal ipv6 netmask specified"),
-                    };
-                }
+                About::Netmask => w.netmask = Some(argument),
                 About::Server => match address(&argument, w.protocol.unwrap_or(Protocol::Tcp), names) {
                     Some(a) => w.server = Some(a),
                     None => return refuse("illegal real server address[:port] specified"),
@@ -246,24 +255,24 @@ fn take(w: &mut Words, found: Found<Tag>, names: &Names) -> Result<(), Failure> 
                 About::UThreshold => w.upper = number(INT, "illegal u_threshold specified")?,
                 About::LThreshold => w.lower = number(INT, "illegal l_threshold specified")?,
                 About::SchedFlags => {
-                    w.flags = sched_flags(&argument, &w.scheduler)
-                        .map_err(|name| Failure::new(2, format!("invalid scheduler flag `{name}'")))?;
+                    w.flags = sched_flags(&argument, &w.scheduler).map_err(|text| Failure::new(2, text))?;
                 }
                 About::Engine => w.engine = Some(argument),
                 About::TunType => match argument.as_str() {
-                    "ipip" => {}
-                    "gue" | "gre" => w.has_not(format!("tunnel type {argument} (--tun-type)")),
+                    "ipip" | "gue" | "gre" => w.tunnel = Some(argument),
                     _ => return refuse("illegal tunnel type specified"),
                 },
-                About::TunPort | About::TunNoCsum | About::TunCsum | About::TunRemCsum => {
-                    w.has_not(format!("{} (for GUE and GRE tunnels)", found.written));
-                }
+                About::TunPort => drop(number_from(&argument, 1, 65535, "illegal tunnel port specified")?),
                 _ => {}
             }
         }
         Tag::Command(_) | Tag::Help | Tag::Version => return refuse(format!("invalid option `{}'", found.written)),
     }
     Ok(())
+}
+
+fn number_from(text: &str, min: i64, max: i64, complaint: &str) -> Result<u32, Failure> {
+    number(text, min, max).map(|n| n as u32).ok_or_else(|| Failure::new(2, complaint))
 }
 
 fn virtual_address(text: &str, protocol: Protocol, names: &Names) -> Result<(IpAddr, Option<u16>), Failure> {
@@ -335,81 +344,6 @@ fn all_abouts() -> impl Iterator<Item = About> {
     .into_iter()
 }
 
-fn build(command: Command, w: &Words) -> Result<Request, Failure> {
-    let id = w.service.map(|(address, port)| ServiceId {
-        protocol: w.protocol.unwrap_or(Protocol::Tcp),
-        address,
-        port: port.unwrap_or(0),
-    });
-    let format = Format { about: w.given.clone() };
-    if matches!(command, Command::AddService | Command::EditService) && w.unsupported.is_none() {
-        if id.is_some_and(|id| id.port == 0) && w.persistence_s.is_none() {
-            return refuse("Zero port specified for non-persistent service");
-        }
-        if w.given.contains(&About::OnePacket) && w.protocol != Some(Protocol::Udp) {
-            return refuse("One-Packet Scheduling is only for UDP virtual services");
-        }
-    }
-    if let (Command::AddServer | Command::EditServer, Some((server, _)), Some(id)) = (command, w.server, id) {
-        let forwarding = w.forwarding.unwrap_or(Forwarding::Dr);
-        if w.unsupported.is_none() && server.is_ipv4() != id.address.is_ipv4() && forwarding != Forwarding::Tun {
-            return refuse("Different address family is allowed only for tunneling servers");
-        }
-    }
-    if let Some(engine) = &w.engine {
-        if engine != "sip" {
-            return Err(Failure::new(255, "Scheduler or persistence engine not found"));
-        }
-        return refuse("LVX has no persistence engine sip (--pe)");
-    }
-    if let Some(what) = &w.unsupported {
-        return refuse(format!("LVX has no {what}"));
-    }
-    Ok(match (command, id) {
-        (Command::AddService, Some(id)) => Request::Edit(Edit::AddService { service: service(id, w)? }),
-        (Command::EditService, Some(id)) => Request::Edit(Edit::EditService { service: service(id, w)? }),
-        (Command::DeleteService, Some(service)) => Request::Edit(Edit::DeleteService { service }),
-        (Command::Clear, _) => Request::Edit(Edit::Clear),
-        (Command::AddServer, Some(service)) => Request::Edit(Edit::AddServer { service, server: server(service, w) }),
-        (Command::EditServer, Some(service)) => Request::Edit(Edit::EditServer { service, server: server(service, w) }),
-        (Command::DeleteServer, Some(service)) => Request::Edit(Edit::DeleteServer { service, server: server(service, w).id }),
-        (Command::Set, _) => Request::Edit(Edit::SetTimeouts { timeouts: w.timeouts.unwrap_or_default() }),
-        (Command::List, _) if format.has(About::Connection) => Request::Connections(format),
-        (Command::List, Some(id)) => Request::List(format, Some(id)),
-        (Command::List, None) if format.has(About::Timeout) => Request::Timeouts(format),
-        (Command::List, None) if format.has(About::Daemon) => Request::Daemon,
-        (Command::List, None) => Request::List(format, None),
-        (Command::Zero, id) => Request::Zero(id),
-        (Command::Save, _) => Request::Save(format),
-        (Command::Restore, _) => Request::Restore { replace: false },
-        // The check saw to it that a service was given; the daemons were refused above.
-        _ => return Err(Failure::new(255, TRY_HELP)),
-    })
-}
-
-fn service(id: ServiceId, w: &Words) -> Result<ServiceSpec, Failure> {
-    let name = if w.scheduler.is_empty() { SchedulerKind::DEFAULT.name() } else { &w.scheduler };
-    let scheduler = name.parse::<SchedulerKind>().map_err(|()| Failure::new(255, "Scheduler or persistence engine not found"))?;
-    Ok(ServiceSpec {
-        id,
-        scheduler,
-        sched_flags: w.flags,
-        persistence: w.persistence_s.map(|timeout_s| Persistence { timeout_s, netmask: w.netmask }),
-        one_packet: w.given.contains(&About::OnePacket),
-    })
-}
-
-fn server(service: ServiceId, w: &Words) -> ServerSpec {
-    let (address, port) = w.server.unwrap_or((service.address, None));
-    ServerSpec {
-        id: ServerId { address, port: port.unwrap_or(service.port) },
-        forwarding: w.forwarding.unwrap_or(Forwarding::Dr),
-        weight: w.weight.unwrap_or(1),
-        upper_threshold: w.upper,
-        lower_threshold: w.lower,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,7 +399,7 @@ mod tests {
         #[test]
         fn no_words_panic(words in proptest::collection::vec(word(), 0..8)) {
             let names = Names::of("http 80/tcp").offline();
-            if let Err(f) = parse(&words, &names) {
+            if let Err(f) = parse(&words, &names, Name::Lvxadm) {
                 prop_assert!(f.status != 0 && !f.text.is_empty(), "{words:?}: {f:?}");
             }
         }

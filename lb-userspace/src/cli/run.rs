@@ -37,7 +37,8 @@ pub fn run(request: Request, c: &mut Context<'_>) -> Result<(), Failure> {
             let result = c.client.post("/v1/zero", &Zero { service });
             result.map_err(|e| failure(c.name, &e, 255))
         }
-        Request::Daemon => Ok(()),
+        Request::Daemon(format) if format.has(About::Json) => json(c, &super::json::Daemons::default()),
+        Request::Daemon(_) => Ok(()),
         Request::Timeouts(format) => {
             let t: Timeouts = c.client.get("/v1/timeouts").map_err(|e| failure(c.name, &e, 255))?;
             if format.has(About::Json) {
@@ -81,8 +82,8 @@ fn out(c: &mut Context<'_>, text: &str) -> Result<(), Failure> {
 }
 
 fn json<T: serde::Serialize>(c: &mut Context<'_>, value: &T) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(1, e.to_string()))?;
-    out(c, &(text + "\n"))
+    let text = super::json::document(value).map_err(|e| Failure::new(1, e.to_string()))?;
+    out(c, &text)
 }
 
 /// Connections are printed as they come.
@@ -135,14 +136,15 @@ fn restore(c: &mut Context<'_>, replace: bool) -> Result<(), Failure> {
         }
         // ipvsadm does not say which line it was; but then it has applied those before.
         let bad = |f: Failure| Failure { text: format!("line {number}: {}", f.text), ..f };
-        let words: Vec<String> = String::from_utf8_lossy(&line).split_whitespace().map(str::to_owned).collect();
-        if replace && (line.starts_with(b"#") || words.is_empty()) {
+        let text = String::from_utf8_lossy(&line);
+        let mut words = text.split_whitespace().map(str::to_owned).peekable();
+        // The program's name may stand in front, as in a script.
+        let _ = words.next_if(|w| w == "ipvsadm" || w == "lvxadm");
+        let words: Vec<String> = words.collect();
+        if words.is_empty() || replace && text.starts_with('#') {
             continue;
         }
-        if words.is_empty() {
-            return Err(bad(Failure::new(255, "an empty line")));
-        }
-        match parse(&words, c.names).map_err(bad)?.request {
+        match parse(&words, c.names, c.name).map_err(bad)?.request {
             Request::Edit(edit) => {
                 all.push(edit);
                 numbers.push(number);

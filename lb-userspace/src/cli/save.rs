@@ -66,6 +66,7 @@ mod tests {
 
     use super::*;
     use crate::api::{ServerView, ServiceView, Stats};
+    use crate::cli::Name;
     use crate::cli::request::{Request, parse};
     use crate::model::{
         Desired, Edit, MAX_TIMEOUT_S, MAX_WEIGHT, Persistence, SchedFlags, SchedulerKind, ServerId, ServerSpec, ServiceId,
@@ -156,6 +157,7 @@ mod tests {
             inactive: 0,
             persistent: 0,
             resolved: true,
+            overloaded: false,
             stats: Stats::default(),
             rates: Stats::default(),
         };
@@ -192,8 +194,8 @@ mod tests {
             let mut after = Desired::default();
             for line in text.lines() {
                 let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-                let Ok(Request::Edit(edit)) = parse(&words, &names).map(|l| l.request) else {
-                    return Err(TestCaseError::fail(format!("{line}: {:?}", parse(&words, &names))));
+                let Ok(Request::Edit(edit)) = parse(&words, &names, Name::Lvxadm).map(|l| l.request) else {
+                    return Err(TestCaseError::fail(format!("{line}: {:?}", parse(&words, &names, Name::Lvxadm))));
                 };
                 prop_assert_eq!(after.apply(&[edit]), Ok(()), "{}", line);
             }

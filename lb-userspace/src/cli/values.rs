@@ -54,7 +54,8 @@ pub(super) fn address(text: &str, protocol: Protocol, names: &Names) -> Option<(
     let (host, mut port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']')?;
-            (host, after.strip_prefix(':'))
+            // A port must follow, if only an empty one.
+            (host, Some(after.strip_prefix(':')?))
         }
         None => (text, None),
     };
@@ -102,15 +103,19 @@ fn flag_names(scheduler: &str) -> [&'static str; 3] {
 /// Scheduler flags.
 ///
 /// # Errors
-/// The name that is none.
+/// Which name is none, or another scheduler's.
 pub(super) fn sched_flags(text: &str, scheduler: &str) -> Result<SchedFlags, String> {
     let mut flags = SchedFlags::default();
-    for name in text.split(',') {
-        let generic = flag_names("").iter().position(|n| *n == name);
-        match generic.or_else(|| flag_names(scheduler).iter().position(|n| *n == name)) {
-            Some(bit) => flags.0 |= 1 << bit,
-            None => return Err(name.to_owned()),
+    for name in text.split(',').filter(|name| !name.is_empty()) {
+        let (owner, bit) = ["", "sh", "mh"]
+            .iter()
+            .find_map(|owner| Some((*owner, flag_names(owner).iter().position(|n| *n == name)?)))
+            .ok_or_else(|| format!("invalid scheduler flag `{name}'"))?;
+        // A scheduler that is named later is not looked at, as by ipvsadm.
+        if !(owner.is_empty() || scheduler.is_empty() || owner == scheduler) {
+            return Err(format!("incompatible scheduler flag `{name}'"));
         }
+        flags.0 |= 1 << bit;
     }
     Ok(flags)
 }
@@ -155,6 +160,18 @@ mod tests {
     }
 
     #[test]
+    fn flags_belong_to_schedulers() {
+        let flags = |text, scheduler| sched_flags(text, scheduler).map(|f| f.0);
+        assert_eq!(flags("sh-port,,sh-fallback", "sh"), Ok(3));
+        assert_eq!(flags("sh-port", ""), Ok(2));
+        assert_eq!(flags("", "rr"), Ok(0));
+        assert_eq!(flags("flag-1,flag-3", "rr"), Ok(5));
+        assert_eq!(flags("mh-port", "sh"), Err("incompatible scheduler flag `mh-port'".into()));
+        assert_eq!(flags("sh-port", "rr"), Err("incompatible scheduler flag `sh-port'".into()));
+        assert_eq!(flags("SH-PORT", "sh"), Err("invalid scheduler flag `SH-PORT'".into()));
+    }
+
+    #[test]
     fn addresses_with_ports() {
         let n = Names::of("http 80/tcp").offline();
         let a = |s: &str| address(s, Protocol::Tcp, &n);
@@ -163,7 +180,7 @@ mod tests {
         assert_eq!(a("[2001:db8::10]:80").unwrap().1, Some(80));
         // Without brackets all of it is the address.
         assert_eq!(a("2001:db8::10:80").unwrap().1, None);
-        for bad in ["80", "", ":80", "10.9.0.10:99999", "10.9.0.10:-1", "[2001:db8::1", "nosuch.invalid:80"] {
+        for bad in ["80", "", ":80", "10.9.0.10:99999", "10.9.0.10:-1", "[2001:db8::1", "[::1]", "[::1]80", "nosuch.invalid:80"] {
             assert_eq!(a(bad), None, "{bad}");
         }
     }

@@ -66,10 +66,10 @@ impl Io<'_> {
         self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush()).map_err(|e| Failure::output(&e))
     }
 
-    /// Prints a value as JSON.
+    /// Prints a value, whose JSON is an object, as `docs/json.md` describes.
     pub(super) fn json<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(1, e.to_string()))?;
-        self.say(&(text + "\n"))
+        let text = super::json::document(value).map_err(|e| Failure::new(1, e.to_string()))?;
+        self.say(&text)
     }
 }
 

@@ -160,7 +160,11 @@ impl Desired {
             }
             Edit::EditServer { service, server } => {
                 let at = self.position(service, K::ServiceNotDefined)?;
-                let server = check_server(service, server)?;
+                // The kernel does not look at the address of a server that shall exist: it finds none.
+                let server = check_server(service, server).map_err(|e| match e.code {
+                    K::BadAddress => no_server(service, &server.id),
+                    _ => e,
+                })?;
                 let Some(old) = Arc::make_mut(&mut self.services[at]).servers.iter_mut().find(|s| s.id == server.id) else {
                     return Err(no_server(service, &server.id));
                 };
