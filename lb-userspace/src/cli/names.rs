@@ -59,7 +59,7 @@ impl Names {
     #[must_use]
     pub fn host(&self, name: &str) -> Option<Ipv4Addr> {
         // Both ways without asking anybody (RFC 6761).
-        if name == "localhost" {
+        if name.eq_ignore_ascii_case("localhost") {
             return Some(Ipv4Addr::LOCALHOST);
         }
         if self.offline || name.is_empty() {
