@@ -124,6 +124,7 @@ mod tests {
             evicted_embryonic: 0,
             evicted_closing: 0,
             swept: 0,
+            states: std::collections::BTreeMap::new(),
         };
         let status = Status {
             version: "1".into(),
