@@ -12,7 +12,7 @@ pub const DEFAULT_SERVICES: u32 = 16_384;
 /// Real server entries (a server in two services counts twice) by default, removed ones that connections still use included.
 pub const DEFAULT_SERVERS: u32 = 32_768;
 /// Slots for picks by default, shared by all services; each slot is 4 bytes.
-pub const DEFAULT_PICKS: u32 = 1 << 20;
+pub const DEFAULT_PICKS: u32 = 1 << 22;
 /// One-packet flows under NAT whose way back is remembered ([`crate::once::Trace`]); a power of two.
 pub const TRACES: u32 = 1 << 16;
 /// Interfaces that packets may leave by.

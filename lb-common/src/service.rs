@@ -67,13 +67,31 @@ pub struct Service {
     pub persist_ticks: u32,
     /// Persistence netmask, in the wide form.
     pub persist_mask: [u64; 2],
-    /// Position in the plan at which the daemon wants to be told.
+    /// Number of taken picks from which on every pick tells the daemon; `u32::MAX` is never.
     pub low_water: u32,
-    /// Set while such a message is on its way.
+    /// Set while a message to the daemon is on its way.
     pub signalled: u32,
+    /// For each plan the position at which it goes on after its last pick, below its length (or 0). What comes before is right for the
+    /// counts that the plan was made for, once; what follows is a cycle for as long as nobody makes another plan.
+    pub again: [u32; 2],
 }
 
-const _: () = assert!(size_of::<Service>() == 56);
+const _: () = assert!(size_of::<Service>() == 64);
+
+impl Plan {
+    /// Position of a pick, if `taken` were taken before it, in a plan that goes on at `again`; 0 in an empty one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn position(&self, taken: u32, again: u32) -> u32 {
+        if taken < self.len {
+            return taken;
+        }
+        match (taken.wrapping_sub(again)).checked_rem(self.len.wrapping_sub(again)) {
+            Some(rest) => again.wrapping_add(rest),
+            None => 0,
+        }
+    }
+}
 
 impl Service {
     /// The plan that a cursor names.
@@ -88,5 +106,20 @@ impl Service {
     #[must_use]
     pub const fn taken(cursor: u64) -> u32 {
         cursor as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_goes_on_behind_its_beginning() {
+        let plan = Plan { base: 0, len: 5 };
+        let positions = |again| (0..9).map(|taken| plan.position(taken, again)).collect::<Vec<_>>();
+        assert_eq!(positions(0), [0, 1, 2, 3, 4, 0, 1, 2, 3]);
+        assert_eq!(positions(3), [0, 1, 2, 3, 4, 3, 4, 3, 4]);
+        assert_eq!(Plan::default().position(7, 0), 0);
+        assert!(plan.position(u32::MAX, 4) < 5);
     }
 }

@@ -26,6 +26,16 @@ pub unsafe fn swap_if(word: *mut u64, old: u64, new: u64) -> u64 {
     unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, old, new).0 }
 }
 
+/// As [`swap_if`], of half a word.
+///
+/// # Safety
+/// As [`add`]; aligned as a half.
+#[inline(always)]
+pub unsafe fn swap_if_u32(word: *mut u32, old: u32, new: u32) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, old, new).0 }
+}
+
 /// Reads a word that others change.
 ///
 /// # Safety

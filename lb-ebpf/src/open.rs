@@ -207,23 +207,27 @@ fn client_port(ports: u32) -> u16 {
     u16::from_be_bytes([a, b])
 }
 
-/// Tells the daemon that a service's plan may not be the best any more; at most one such message of a service is under way.
+/// Tells the daemon that a service's plan may not be the best any more. At most one such message of a service is under way: who sets the
+/// mark sends it, and the daemon takes the mark off before it reads the counts.
+///
+/// No change is missed. Counting is an atomic operation, and so is taking the mark off; so either the mark is still seen here,
+/// and the daemon has yet to read counts, or it is not, and a message goes out. In a ring that is full the mark is taken back: the next change
+/// tries again, and every two seconds the daemon compares counts anyway.
 #[inline(always)]
 fn signal(index: u32, service: *mut Service) {
-    // SAFETY: a map value. Two CPUs that do this at once send one message too many.
+    // SAFETY: a map value.
     unsafe {
         let under_way = &raw mut (*service).signalled;
-        if under_way.read_volatile() != 0 {
+        if under_way.read_volatile() != 0 || atomics::swap_if_u32(under_way, 0, 1) != 0 {
             return;
         }
-        under_way.write_volatile(1);
         if maps::LVX_SIGNALS.output::<u32>(index, 0).is_err() {
             under_way.write_volatile(0);
         }
     }
 }
 
-/// A server has one active connection more or less: its service's scheduler may want to know.
+/// A server has one active connection more or less, as its counts say already: its service's scheduler may want to know.
 #[inline(always)]
 pub fn counts_changed(dest: u32) {
     let Some(d) = maps::LVX_DESTS.get(dest) else { return };
@@ -266,20 +270,25 @@ fn look_up(plan: Plan, flags: u32, folded: u32, port: u16) -> u64 {
 pub extern "C" fn lvx_pick(index: u32, folded: u32, port: u32) -> u64 {
     let Some(service) = maps::LVX_SERVICES.get_ptr_mut(index) else { return NO_PICK };
     // SAFETY: a map value.
-    let (cursor, plan, flags) = unsafe {
+    let (cursor, plan, again, flags) = unsafe {
         let cursor = atomics::add(&raw mut (*service).cursor, 1);
-        (cursor, if Service::plan_of(cursor) == 0 { (*service).plans[0] } else { (*service).plans[1] }, (*service).flags)
+        let (plan, again) = if Service::plan_of(cursor) == 0 {
+            ((*service).plans[0], (*service).again[0])
+        } else {
+            ((*service).plans[1], (*service).again[1])
+        };
+        if Service::taken(cursor) >= (*service).low_water {
+            signal(index, service);
+        }
+        (cursor, plan, again, (*service).flags)
     };
-    if flags & COUNTED != 0 {
-        signal(index, service);
-    }
     if plan.len == 0 {
         return NO_PICK;
     }
     if flags & HASHED != 0 {
         return look_up(plan, flags, folded, port as u16);
     }
-    let first = (Service::taken(cursor) % plan.len) as u64;
+    let first = plan.position(Service::taken(cursor), again) as u64;
     let mut picked = NO_PICK;
     let mut skipped = 0;
     Maps::turns(MAX_PICK_TRIES, &mut |i| {
@@ -289,7 +298,7 @@ pub extern "C" fn lvx_pick(index: u32, folded: u32, port: u32) -> u64 {
         }
         let mut position = first + i as u64;
         if position >= plan.len as u64 {
-            position -= plan.len as u64;
+            position -= (plan.len - again) as u64;
         }
         let Some(&dest) = maps::LVX_PICKS.get(plan.base.wrapping_add(position as u32)) else { return false };
         if !usable(dest) {
@@ -354,6 +363,7 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64
                 // SAFETY: this CPU's map value.
                 unsafe { (*s).connections += 1 };
             }
+            counts_changed(dest);
             MISS
         }
         Created::Exists(_) => MISS,

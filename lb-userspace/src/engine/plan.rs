@@ -32,20 +32,9 @@ pub(super) fn flow(spec: &ServiceSpec) -> Flow {
     Flow::to(spec.id.address, now.tv_sec.unsigned_abs())
 }
 
-/// Whether a scheduler looks at connection counts, so that its plans wear out.
+/// Whether a scheduler looks at connection counts, so that its plans are for one moment.
 pub(super) const fn is_counted(kind: SchedulerKind) -> bool {
     !matches!(kind, SchedulerKind::Rr | SchedulerKind::Wrr | SchedulerKind::Sh | SchedulerKind::Dh | SchedulerKind::Mh)
-}
-
-/// The most picks that a plan for these servers is given room for. Does not grow when servers go.
-///
-/// Plans that wear out need not be long: they are replaced as soon as one pick was taken.
-pub(super) fn room(planner: &Planner, servers: &[Server]) -> u32 {
-    let all = planner.capacity(servers);
-    if servers.is_empty() {
-        return 0;
-    }
-    if is_counted(planner.kind()) { all.min((servers.len() as u32).saturating_mul(4).max(64)) } else { all }
 }
 
 /// Flags of a service's element that its plan asks for.

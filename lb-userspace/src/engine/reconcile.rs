@@ -231,8 +231,8 @@ impl Engine {
         let candidates: Vec<_> =
             p.places.iter().zip(&p.state.servers).map(|(place, s)| plan::server(place.slot(), s, &self.dests)).collect();
         let len = match (&p.planner, self.running.get(&id)) {
-            (Some(planner), _) => plan::room(planner, &candidates),
-            (None, Some(running)) => plan::room(&running.planner, &candidates),
+            (Some(planner), _) => planner.capacity(&candidates),
+            (None, Some(running)) => running.planner.capacity(&candidates),
             (None, None) => 0,
         };
         p.regions = self.services.room(len, room).map_err(|()| {
@@ -407,9 +407,11 @@ impl Engine {
         }
     }
 
-    /// Plans again what depends on counters, and where connections ended without a packet: nobody signals that.
+    /// Plans again what depends on counters, and where connections ended without a packet: nobody signals that. So do plans that leave
+    /// an overloaded server out.
     fn replan_counted(&mut self) {
-        for running in self.running.values_mut().filter(|r| plan::is_counted(r.planner.kind())) {
+        let looks = |r: &Running| plan::is_counted(r.planner.kind()) || r.planner.plan().low_water().is_some();
+        for running in self.running.values_mut().filter(|r| looks(r)) {
             let now: Vec<(u64, u64)> = running.candidates(&self.dests).iter().map(|s| (s.active, s.inactive)).collect();
             if running.basis != now {
                 self.services.replan(running, &self.dests);

@@ -246,7 +246,7 @@ impl Services {
             let taken = Service::taken(seen);
             let draft = service.planner.draft(&candidates, &flow, taken);
             let next = 1 - Service::plan_of(seen);
-            self.write_plan(service, next, draft.plan().keys());
+            self.write_plan(service, next, draft.plan());
             let flags = plan::flags(service.planner.kind(), draft.plan());
             self.set_flags(service.slot, plan::FLAGS, flags);
             let start = flipped(seen);
@@ -266,7 +266,9 @@ impl Services {
         }
     }
 
-    fn write_plan(&self, service: &Running, which: usize, picks: &[u32]) {
+    fn write_plan(&self, service: &Running, which: usize, plan: &crate::sched::plan::Plan) {
+        let picks = plan.keys();
+        let (again, low_water) = (plan.again(), plan.low_water().unwrap_or(u32::MAX));
         let plan = match service.regions {
             Some(regions) if !picks.is_empty() => {
                 let region = regions[which];
@@ -279,6 +281,10 @@ impl Services {
             _ => Plan::default(),
         };
         self.memory.u64(service.slot, PLANS + which * size_of::<Plan>()).store(plan_word(plan), Ordering::Release);
+        let again = if again < plan.len { again } else { 0 };
+        self.memory.u32(service.slot, offset_of!(Service, again) + which * 4).store(again, Ordering::Release);
+        // One for both plans: a packet that still goes by the old one may tell the daemon once in vain.
+        self.memory.u32(service.slot, offset_of!(Service, low_water)).store(low_water, Ordering::Release);
     }
 }
 

@@ -2,7 +2,7 @@
 //! whatever its weight unless that is 0.
 
 use super::least::{Heap, Measure, least};
-use super::{Flow, Pool, Scheduler};
+use super::{Flow, Pool, Scheduler, Shares};
 use crate::model::SchedulerKind;
 
 /// See the module.
@@ -27,4 +27,8 @@ impl Scheduler for Lc {
     }
 
     fn advance(&mut self, _pool: &Pool, _flow: &Flow, _picks: &[u32]) {}
+
+    fn afterwards(&self) -> Option<Shares> {
+        Some(Shares::Equal)
+    }
 }

@@ -15,6 +15,7 @@ pub mod simulate;
 
 pub mod table;
 
+mod aftermath;
 mod arrivals;
 mod dh;
 mod fo;
@@ -38,6 +39,7 @@ mod golden;
 #[cfg(test)]
 mod laws;
 
+pub use aftermath::Shares;
 pub use dh::Dh;
 pub use fo::Fo;
 pub use lblc::Lblc;
@@ -117,6 +119,11 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
     /// Choices after which the same ones follow again for as long as no weight changes, whatever the counters do. `None`
     /// for schedulers that look at counters, at the client or at chance.
     fn cycle_len(&self, _pool: &Pool, _flow: &Flow) -> Option<u64> {
+        None
+    }
+
+    /// How turns are shared behind a plan that was used up (see [`Shares`]); `None` if the plan itself is repeated.
+    fn afterwards(&self) -> Option<Shares> {
         None
     }
 

@@ -1,7 +1,7 @@
 //! `nq`, never queue: the first server without an active connection, however small its weight; without one, as `sed`.
 
 use super::least::{Heap, Measure, least};
-use super::{Flow, Pool, Scheduler};
+use super::{Flow, Pool, Scheduler, Shares};
 use crate::model::SchedulerKind;
 
 /// See the module.
@@ -43,4 +43,8 @@ impl Scheduler for Nq {
     }
 
     fn advance(&mut self, _pool: &Pool, _flow: &Flow, _picks: &[u32]) {}
+
+    fn afterwards(&self) -> Option<Shares> {
+        Some(Shares::Weighted)
+    }
 }

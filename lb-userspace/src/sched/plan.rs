@@ -10,17 +10,23 @@
 //!   nothing has to be replaced, and if the daemon dies the service goes on undisturbed. Overloaded servers have their turns in
 //!   it, because the packet path passes over them by itself, and takes them again once they may be;
 //! * a scheduler that looks at counters is simulated forward, each pick counting as one more active connection, far enough to last until
-//!   the daemon has reacted;
+//!   the daemon has reacted; behind that stands a cycle by weights, for the time when it does not react ([`super::aftermath`]);
 //! * a scheduler that hashes the client has a table instead.
 
-use super::{Flow, Pool, Scheduler, Server, Table, TableSize, build_sized};
+use super::{Flow, Pool, Scheduler, Server, Table, TableSize, aftermath, build_sized};
 use crate::model::{SchedFlags, SchedulerKind};
 use lb_common::limits::MAX_PICK_TRIES;
+use std::sync::Arc;
 
-/// Most picks of a plan.
+/// Most picks of a plan, what follows it aside.
 pub const MAX_PICKS: u32 = 4096;
 /// Fewest picks of a plan that looks at counters.
 const MIN_PICKS: u32 = 64;
+
+/// Picks of a plan that looks at counters.
+fn ahead_of(servers: usize) -> u32 {
+    (servers as u32).saturating_mul(4).clamp(MIN_PICKS, MAX_PICKS)
+}
 
 /// What the packet path gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,8 +35,10 @@ pub enum Plan {
     Sequence {
         /// In order.
         picks: Vec<u32>,
-        /// The number of taken picks at which the daemon wants to be asked for more; `None` if the plan never wears out.
+        /// The number of taken picks at which the daemon wants to be asked for more; `None` if taking picks is no reason to.
         low_water: Option<u32>,
+        /// Where it goes on after the last one.
+        again: u32,
     },
     /// To look clients up in.
     Table(Table),
@@ -54,6 +62,15 @@ impl Plan {
             Self::Table(_) => None,
         }
     }
+
+    /// See [`Plan::Sequence`].
+    #[must_use]
+    pub const fn again(&self) -> u32 {
+        match self {
+            Self::Sequence { again, .. } => *again,
+            Self::Table(_) => 0,
+        }
+    }
 }
 
 /// A plan that is not in use yet.
@@ -65,6 +82,8 @@ pub struct Draft {
     /// The pool as the picks were computed from it.
     basis: Pool,
     flow: Flow,
+    /// What follows the plan, if anything does; the same for as long as no weight changes.
+    afterwards: Option<Arc<[u32]>>,
 }
 
 impl Draft {
@@ -100,9 +119,9 @@ impl Planner {
     #[must_use]
     pub fn with(scheduler: Box<dyn Scheduler>) -> Self {
         let flow = Flow::to(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-        let plan = Plan::Sequence { picks: Vec::new(), low_water: None };
+        let plan = Plan::Sequence { picks: Vec::new(), low_water: None, again: 0 };
         Self {
-            current: Draft { plan, scheduler, pool: Pool::default(), basis: Pool::default(), flow },
+            current: Draft { plan, scheduler, pool: Pool::default(), basis: Pool::default(), flow, afterwards: None },
             table_size: TableSize::default(),
         }
     }
@@ -124,11 +143,18 @@ impl Planner {
     pub fn capacity(&self, servers: &[Server]) -> u32 {
         use lb_common::sched_hash::MULTIPLY_SLOTS;
         match self.kind() {
+            _ if servers.is_empty() => 0,
             SchedulerKind::Sh => MULTIPLY_SLOTS,
             SchedulerKind::Mh => self.table_size.slots(),
             SchedulerKind::Dh => 1,
             SchedulerKind::Rr => (servers.len() as u32).min(MAX_PICKS),
-            _ => MAX_PICKS,
+            SchedulerKind::Wrr => {
+                let step = servers.iter().map(|s| s.weight).fold(0, super::wrr::gcd).max(1);
+                let cycle = servers.iter().map(|s| u64::from(s.weight)).sum::<u64>() / u64::from(step);
+                cycle.min(u64::from(MAX_PICKS)) as u32
+            }
+            _ if self.current.scheduler.afterwards().is_none() => ahead_of(servers.len()),
+            _ => ahead_of(servers.len()) + aftermath::room(servers.len()),
         }
     }
 
@@ -148,7 +174,7 @@ impl Planner {
     #[must_use]
     pub fn draft(&self, servers: &[Server], flow: &Flow, taken: u32) -> Draft {
         let scheduler = self.settled(taken);
-        self.go_on(scheduler, servers, flow, taken)
+        self.go_on(scheduler, servers, flow)
     }
 
     /// As [`Planner::draft`], with another scheduler or other flags from here on (`-E`).
@@ -162,7 +188,7 @@ impl Planner {
             scheduler = build_sized(kind, flags, self.table_size);
             scheduler.start(&self.current.pool);
         }
-        self.go_on(scheduler, servers, flow, taken)
+        self.go_on(scheduler, servers, flow)
     }
 
     /// `draft` is in use.
@@ -174,22 +200,27 @@ impl Planner {
     fn settled(&self, taken: u32) -> Box<dyn Scheduler> {
         let now = &self.current;
         let mut scheduler = now.scheduler.boxed();
-        if let Plan::Sequence { picks, .. } = &now.plan
+        if let Plan::Sequence { picks, again, .. } = &now.plan
             && taken > 0
             && !picks.is_empty()
         {
             // A plan that was used more than once: what counts is the place in it.
-            let taken = (taken - 1) as usize % picks.len() + 1;
+            let whole = lb_common::service::Plan { base: 0, len: picks.len() as u32 };
+            let taken = whole.position(taken - 1, *again) as usize + 1;
             scheduler.advance(&now.basis, &now.flow, &picks[..taken]);
         }
         scheduler
     }
 
-    fn go_on(&self, mut scheduler: Box<dyn Scheduler>, servers: &[Server], flow: &Flow, taken: u32) -> Draft {
+    fn go_on(&self, mut scheduler: Box<dyn Scheduler>, servers: &[Server], flow: &Flow) -> Draft {
         let mut pool = self.current.pool.clone();
-        pool.update(servers, |pool, change| scheduler.changed(pool, change));
+        let mut same = scheduler.kind() == self.kind();
+        pool.update(servers, |pool, change| {
+            same = false;
+            scheduler.changed(pool, change);
+        });
         if let Some(table) = scheduler.table(&pool) {
-            return Draft { plan: Plan::Table(table), scheduler, basis: Pool::default(), pool, flow: *flow };
+            return Draft { plan: Plan::Table(table), scheduler, basis: Pool::default(), pool, flow: *flow, afterwards: None };
         }
         let ahead = |basis: &Pool, n: u64| {
             let mut picks = Vec::with_capacity(n as usize);
@@ -197,6 +228,7 @@ impl Planner {
             picks
         };
         let mut basis = pool.clone();
+        let mut afterwards = None;
         let plan = if let Some(cycle) = scheduler.cycle_len(&pool, flow) {
             let whole = cycle <= u64::from(MAX_PICKS);
             let len = cycle.min(u64::from(MAX_PICKS));
@@ -215,15 +247,21 @@ impl Planner {
                 picks = ahead(&basis, len);
                 low_water = Some(1);
             }
-            Plan::Sequence { picks, low_water }
+            Plan::Sequence { picks, low_water, again: 0 }
         } else {
-            let demand = taken.saturating_mul(4).max(4 * servers.len() as u32);
-            let picks = ahead(&basis, u64::from(demand.clamp(MIN_PICKS, MAX_PICKS)));
-            // Every pick changes counters, but the next plan can only differ from this one once something else changed too;
-            // the first pick taken is the cheapest time to look.
-            Plan::Sequence { picks, low_water: Some(1) }
+            let mut picks = ahead(&basis, u64::from(ahead_of(servers.len())));
+            let mut again = 0;
+            if let Some(shares) = scheduler.afterwards() {
+                let kept = self.current.afterwards.clone().filter(|_| same);
+                let cycle = kept.unwrap_or_else(|| aftermath::cycle(&pool, shares).into());
+                again = picks.len() as u32;
+                picks.extend_from_slice(&cycle);
+                afterwards = Some(cycle);
+            }
+            // The packet path tells of every connection that it counted: taking picks is no reason of its own.
+            Plan::Sequence { picks, low_water: None, again }
         };
-        Draft { plan, scheduler, pool, basis, flow: *flow }
+        Draft { plan, scheduler, pool, basis, flow: *flow, afterwards }
     }
 }
 
@@ -292,7 +330,7 @@ mod tests {
         let pool = [server(3, 1), server(2, 2), server(1, 3)];
         let mut planner = Planner::new(SchedulerKind::Wrr, SchedFlags::default());
         planner.commit(planner.draft(&pool, &flow(), 0));
-        assert_eq!(planner.plan(), &Plan::Sequence { picks: vec![3, 2, 1, 1, 2, 1], low_water: None });
+        assert_eq!(planner.plan(), &Plan::Sequence { picks: vec![3, 2, 1, 1, 2, 1], low_water: None, again: 0 });
         // An overloaded server keeps its turns: the packet path passes over it.
         let pool = [server(3, 1), Server { overloaded: true, upper: 5, ..server(2, 2) }, server(1, 3)];
         assert_eq!(planner.draft(&pool[..], &flow(), 0).plan().keys().len(), 6);
@@ -324,6 +362,25 @@ mod tests {
         let pool = [Server { upper: 8, ..server(6, 8) }, server(4, 4), server(3, 5), server(1, 4)];
         planner.commit(planner.draft(&pool, &flow(), 0));
         assert_eq!(planner.plan().low_water(), None);
+    }
+
+    /// With nobody to make plans, a server that came later gets what it lacks and then its share, not everything.
+    #[test]
+    fn a_plan_that_nobody_replaces_goes_on_by_weight() {
+        let pool = [server(3, 1), Server { active: 10, ..server(2, 2) }, Server { active: 10, ..server(1, 1) }];
+        for (kind, weights) in [(SchedulerKind::Lc, [1, 1, 1]), (SchedulerKind::Wlc, [1, 2, 1])] {
+            let mut planner = Planner::new(kind, SchedFlags::default());
+            planner.commit(planner.draft(&pool, &flow(), 0));
+            let Plan::Sequence { picks, low_water: None, again } = planner.plan() else { panic!("{kind}") };
+            assert_eq!((picks[..4].to_vec(), *again), (vec![3; 4], 64), "{kind}: the idle one first");
+            let cycle = &picks[*again as usize..];
+            let turns = [3, 2, 1].map(|key| cycle.iter().filter(|k| **k == key).count());
+            assert_eq!(turns, weights, "{kind}");
+            // Also when all are overloaded: they may not be for long.
+            let busy = pool.map(|s| Server { overloaded: true, upper: 1, ..s });
+            let draft = planner.draft(&busy, &flow(), 1000);
+            assert_eq!((draft.plan().keys().len(), draft.plan().again()), (weights.iter().sum(), 0), "{kind}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `sed`, shortest expected delay: the server with the least (active + 1) / weight. Inactive connections do not count.
 
 use super::least::{Heap, Measure, least};
-use super::{Flow, Pool, Scheduler};
+use super::{Flow, Pool, Scheduler, Shares};
 use crate::model::SchedulerKind;
 
 /// See the module.
@@ -26,4 +26,8 @@ impl Scheduler for Sed {
     }
 
     fn advance(&mut self, _pool: &Pool, _flow: &Flow, _picks: &[u32]) {}
+
+    fn afterwards(&self) -> Option<Shares> {
+        Some(Shares::Weighted)
+    }
 }

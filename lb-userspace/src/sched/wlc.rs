@@ -1,7 +1,7 @@
 //! `wlc`, weighted least connections: the server with the least overhead for each unit of weight. The default.
 
 use super::least::{Heap, Measure, least};
-use super::{Flow, Pool, Scheduler};
+use super::{Flow, Pool, Scheduler, Shares};
 use crate::model::SchedulerKind;
 
 /// See the module.
@@ -26,4 +26,8 @@ impl Scheduler for Wlc {
     }
 
     fn advance(&mut self, _pool: &Pool, _flow: &Flow, _picks: &[u32]) {}
+
+    fn afterwards(&self) -> Option<Shares> {
+        Some(Shares::Weighted)
+    }
 }

@@ -174,7 +174,11 @@ impl Director {
             if plan.len == 0 {
                 return None;
             }
-            let dest = self.engine.services.picks_memory.read(plan.base + Service::taken(cursor) % plan.len)?;
+            let dest = self
+                .engine
+                .services
+                .picks_memory
+                .read(plan.base + plan.position(Service::taken(cursor), s.again[Service::plan_of(cursor)]))?;
             let d = self.dests.read(dest)?;
             assert_eq!(d.service, slot, "a pick of another service");
             if d.flags & USABLE == USABLE {
