@@ -33,7 +33,7 @@ enum Mode {
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct BenchArgs {
-    /// Arguments for the benchmark (`-- --help` lists them)
+    /// Arguments for the benchmark (`-- --help` lists them); `sched` first measures schedulers instead
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -53,7 +53,10 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<()> {
 /// The command `bench`.
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     let rest = args.rest.strip_prefix(&["--".to_owned()]).unwrap_or(&args.rest);
-    on_packets("lvx-bench", rest)
+    match rest.split_first() {
+        Some((part, rest)) if part == "sched" => on_packets("lvx-bench-sched", rest),
+        _ => on_packets("lvx-bench", rest),
+    }
 }
 
 fn on_packets(program: &str, arguments: &[String]) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! A test run passes one frame through a program again and again, changes and all. So each wrapper first restores the frame
 //! from a template and, as asked, gives it another client: a random one of many whose connections are established (*spread*),
-//! or one that was never seen (*new*). The wrappers alone are programs too: what they cost is subtracted.
+//! or one that was never seen (*new*), or takes client and TCP flags from a list of events. The wrappers alone are programs too: what they cost is subtracted.
 #![no_std]
 #![no_main]
 #![expect(clippy::needless_pass_by_value, reason = "programs take their context by value")]
@@ -22,6 +22,9 @@ use lb_ebpf::raw::{ETH, fixed, frame_len, get, move_head, put};
 
 #[map]
 static LVX_BENCH: Array<Bench> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// See [`lb_common::bench::event`].
+#[map]
+static LVX_EVENTS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static LVX_FLOOR4: HashMap<[u64; 2], u64> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -55,7 +58,13 @@ fn restore<F: Ip>(ctx: &XdpContext) -> bool {
     if b.mode == 0 {
         return true;
     }
-    let client = if b.mode == 1 {
+    let mut flags = 0;
+    let client = if b.mode == 3 {
+        let Some(event) = LVX_EVENTS.get(b.count as u32) else { return false };
+        b.count += 1;
+        flags = (*event >> 32) as u8;
+        *event as u32
+    } else if b.mode == 1 {
         // SAFETY: no arguments.
         (unsafe { bpf_get_prandom_u32() as u64 * b.clients as u64 } >> 32) as u32
     } else {
@@ -70,6 +79,9 @@ fn restore<F: Ip>(ctx: &XdpContext) -> bool {
         let word = get::<u32>(ip + last) ^ client.to_be();
         put(ip + last, word);
         put(ip + F::HEADER + port, (client as u16) | 0x400);
+        if flags != 0 {
+            put(ip + F::HEADER + 13, flags);
+        }
         if F::ID == FAMILY_V4 {
             // The template's address has zeros where the client's number comes: the sum grows by the number.
             let grown = client.to_be();

@@ -28,9 +28,9 @@ pub(super) struct Simulate {
     /// Its flags, as for -A: sh-port, sh-fallback, mh-port, mh-fallback.
     #[arg(short = 'b', long, value_name = "FLAGS", default_value = "")]
     sched_flags: String,
-    /// Slots of the table of mh.
-    #[arg(long, value_name = "PRIME", default_value = "4093", value_parser = table_size)]
-    mh_slots: TableSize,
+    /// Size of the table of mh, from 8 (251 slots) to 17 (131,071), numbered as in the kernel's CONFIG_IP_VS_MH_TAB_INDEX.
+    #[arg(long, value_name = "N", default_value = "12", value_parser = table_size)]
+    mh_tab_index: TableSize,
     /// A real server: its weight, and after colons upper and lower threshold. Repeatable.
     #[arg(long = "server", value_name = "WEIGHT[:UPPER[:LOWER]]")]
     servers: Vec<Limits>,
@@ -69,8 +69,7 @@ fn kind(text: &str) -> Result<SchedulerKind, String> {
 }
 
 fn table_size(text: &str) -> Result<TableSize, String> {
-    let sizes = || TableSize::ALL.map(|s| s.to_string()).join(", ");
-    text.parse().ok().and_then(TableSize::new).ok_or_else(|| format!("the sizes are {}", sizes()))
+    text.parse().ok().and_then(TableSize::from_index).ok_or_else(|| "not a number from 8 to 17".to_owned())
 }
 
 fn not_negative(text: &str) -> Result<f64, String> {
@@ -146,7 +145,7 @@ fn outcome(args: &Simulate, input: &mut dyn BufRead) -> Result<Outcome, Error> {
     let flags = flags(args.scheduler, &args.sched_flags)?;
     let mut scheduler: Box<dyn Scheduler> = match args.scheduler {
         SchedulerKind::Twos => Box::new(Twos::seeded(args.seed)),
-        kind => build_sized(kind, flags, args.mh_slots),
+        kind => build_sized(kind, flags, args.mh_tab_index),
     };
     let vip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     Ok(match &args.trace {
@@ -374,7 +373,7 @@ Active connections of a server, in per cent of its fair share at that moment:
             ("--equal 20000", "more than"),
             ("--equal 2 -s best", "the schedulers are rr, wrr"),
             ("--equal 2 -s rr -b sh-port", "`sh-port` is no flag of rr"),
-            ("--equal 2 -s mh --mh-slots 100", "the sizes are 251"),
+            ("--equal 2 -s mh --mh-tab-index 7", "not a number from 8 to 17"),
             ("--server 1:2:3", "lower threshold"),
             ("--server x", "WEIGHT"),
             ("--equal 2 --rate 0", "not above 0"),

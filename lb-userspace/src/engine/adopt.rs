@@ -22,6 +22,7 @@ use super::slots::Slots;
 use super::stats::{Counters, Estimator, stats};
 use super::{Engine, set_up};
 use crate::model::{Desired, Persistence, SchedFlags, SchedulerKind, ServiceId, ServiceSpec, ServiceState};
+use crate::sched::TableSize;
 use lb_common::dest::LOCAL;
 use lb_common::limits::map;
 use lb_common::note::ServiceNote;
@@ -148,6 +149,7 @@ impl Engine {
             barrier,
             applied: Desired::default(),
             incarnation: found.iter().map(|f| f.note.incarnation).max().unwrap_or(0),
+            mh_table: TableSize::default(),
             stepped_ns,
             resumed: stepped_ns != 0,
             table4,
@@ -179,7 +181,7 @@ impl Engine {
             self.applied.services.push(state.clone());
             let running = Running {
                 slot: f.slot,
-                planner: planner(&state.spec),
+                planner: planner(&state.spec, TableSize::default()),
                 state,
                 servers,
                 incarnation: f.note.incarnation,

@@ -39,6 +39,7 @@ pub use sweep::{Sweeper, Swept};
 
 use crate::model::{Desired, ServiceId};
 use crate::net::{LinkInfo, Reach};
+use crate::sched::TableSize;
 use answerers::Answerers;
 use dests::Dests;
 use hops::Hops;
@@ -78,6 +79,8 @@ pub struct Engine {
     stepped_ns: u64,
     /// That was in an earlier daemon.
     resumed: bool,
+    /// Size of the tables of `mh`.
+    mh_table: TableSize,
     table4: Arc<TableMemory<lb_common::family::V4>>,
     table6: Arc<TableMemory<lb_common::family::V6>>,
     swept: Arc<sweep::Figures>,

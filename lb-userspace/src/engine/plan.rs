@@ -3,13 +3,13 @@
 use super::dests::Dests;
 use crate::model::{SchedulerKind, ServerSpec, ServiceSpec};
 use crate::sched::plan::{Plan, Planner};
-use crate::sched::{Flow, Server};
+use crate::sched::{Flow, Server, TableSize};
 use lb_common::sched_hash::Kind;
 use lb_common::service::{COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED};
 
 /// A planner for a service, which knows nothing of its servers yet.
-pub(super) fn planner(spec: &ServiceSpec) -> Planner {
-    Planner::new(spec.scheduler, spec.sched_flags)
+pub(super) fn planner(spec: &ServiceSpec, mh_table: TableSize) -> Planner {
+    Planner::sized(spec.scheduler, spec.sched_flags, mh_table)
 }
 
 /// A server as the scheduler sees it: as configured, and as its counters are now.

@@ -11,7 +11,8 @@ use super::plan::{self, planner};
 use super::services::Running;
 use super::{Engine, answerers, stats};
 use crate::api::Stats;
-use crate::model::{Desired, EditError, EditErrorKind, ServerId, ServerSpec, ServiceId, ServiceState, Timeouts};
+use crate::model::{Desired, EditError, EditErrorKind, SchedulerKind, ServerId, ServerSpec, ServiceId, ServiceState, Timeouts};
+use crate::sched::TableSize;
 use crate::sched::plan::Planner;
 use lb_common::config::Config;
 use lb_common::tcp;
@@ -48,7 +49,7 @@ struct Prepared {
     gone: Vec<u32>,
     /// New room for plans.
     regions: Option<[Region; 2]>,
-    /// New scheduler.
+    /// New scheduler; that of a service that runs already is changed in its place.
     planner: Option<Planner>,
     /// The scheduler has to be asked again.
     replan: bool,
@@ -78,6 +79,34 @@ impl Engine {
         let result = self.converge(&before.services, &desired.services);
         self.applied = if result.is_ok() { desired.clone() } else { before };
         self.set_timeouts(self.applied.timeouts);
+        result
+    }
+
+    /// Size of the tables of `mh`.
+    #[must_use]
+    pub fn mh_table(&self) -> TableSize {
+        self.mh_table
+    }
+
+    /// Sets the size of the tables of `mh`, of the services that run too.
+    ///
+    /// # Errors
+    /// If there is no room for larger ones; nothing changed then.
+    pub fn set_mh_table(&mut self, size: TableSize) -> Result<(), EditError> {
+        let before = std::mem::replace(&mut self.mh_table, size);
+        let hashed = self.applied.services.iter().filter(|s| s.spec.scheduler == SchedulerKind::Mh);
+        let change = Diff { changed: hashed.cloned().collect(), ..Diff::default() };
+        if before == size || change.changed.is_empty() {
+            return Ok(());
+        }
+        let prepared = self.prepare(&change).or_else(|_| {
+            self.make_room();
+            self.prepare(&change)
+        });
+        let result = prepared.and_then(|prepared| self.carry_out(prepared, &[]));
+        if result.is_err() {
+            self.mh_table = before;
+        }
         result
     }
 
@@ -196,8 +225,12 @@ impl Engine {
             Some(running) => {
                 let (found, gone) = places(&running.state.servers, &running.servers, &p.state.servers);
                 let (old, new) = (&running.state.spec, &p.state.spec);
-                if running.inherited.is_some() || (old.scheduler, old.sched_flags) != (new.scheduler, new.sched_flags) {
-                    p.planner = Some(planner(new));
+                let other_table = new.scheduler == SchedulerKind::Mh && running.planner.table_size() != self.mh_table;
+                if running.inherited.is_some()
+                    || (old.scheduler, old.sched_flags) != (new.scheduler, new.sched_flags)
+                    || other_table
+                {
+                    p.planner = Some(planner(new, self.mh_table));
                 }
                 let seen = |s: &ServiceState| {
                     s.servers.iter().map(|s| (s.id, s.weight, s.upper_threshold, s.lower_threshold)).collect::<Vec<_>>()
@@ -209,7 +242,7 @@ impl Engine {
                 let limit = self.services.slots.limit();
                 let slot = self.services.slots.take();
                 p.slot = Some(slot.ok_or_else(|| no_service_left(&id, limit))?);
-                p.planner = Some(planner(&p.state.spec));
+                p.planner = Some(planner(&p.state.spec, self.mh_table));
                 (vec![None; p.state.servers.len()], Vec::new(), None)
             }
         };
@@ -334,8 +367,11 @@ impl Engine {
         let gone: Vec<_> = p.gone.iter().filter_map(|slot| Some((*slot, self.dests.get(*slot)?.name?.1.address))).collect();
         running.servers = p.places.iter().map(|place| place.slot()).collect();
         running.state = p.state;
-        if let Some(planner) = p.planner {
-            running.planner = planner;
+        match p.planner {
+            // Nothing is known of what an inherited service's was.
+            Some(planner) if running.inherited.is_some() => running.planner = planner,
+            Some(_) => running.planner.change(running.state.spec.scheduler, running.state.spec.sched_flags, self.mh_table),
+            None => {}
         }
         let old = match p.regions {
             Some(new) => running.regions.replace(new),

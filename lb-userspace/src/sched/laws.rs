@@ -244,11 +244,10 @@ proptest! {
         let mut planner = Planner::with(fixed(kind, SchedFlags::default()));
         let mut taken = 0;
         for (servers, flow, other, change, next) in history {
-            let draft = if change == 0 {
-                planner.draft_with(other, SchedFlags(3), &servers, &flow, taken)
-            } else {
-                planner.draft(&servers, &flow, taken)
-            };
+            if change == 0 {
+                planner.change(other, SchedFlags(3), TableSize::default());
+            }
+            let draft = planner.draft(&servers, &flow, taken);
             planner.commit(draft);
             taken = next;
             prop_assert!(planner.plan().keys().len() <= planner.capacity(&servers) as usize);

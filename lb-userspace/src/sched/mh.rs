@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 /// Number of slots: one of the primes that a kernel can be built with.
 ///
-/// The default is the kernel's. When one of 100 servers leaves, 3.0 % of all clients move beyond those that have to; 0.9 % with
-/// 32749 slots, 0.6 % with 65521. Directors that share clients must agree on it.
+/// The default is the kernel's, so that a director can take a kernel's clients over. When one of 100 servers leaves, 3.0 % of all clients
+/// move beyond those that have to; 0.9 % with 32749 slots, 0.6 % with 65521. Directors that share clients must agree on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TableSize(u32);
 
@@ -30,6 +30,21 @@ impl TableSize {
     #[must_use]
     pub fn new(slots: u32) -> Option<Self> {
         Self::ALL.contains(&slots).then_some(Self(slots))
+    }
+
+    /// The size of a kernel that is built with `CONFIG_IP_VS_MH_TAB_INDEX` at this value, from 8 to 17.
+    #[must_use]
+    pub fn from_index(index: u32) -> Option<Self> {
+        Self::ALL.get(index.checked_sub(Self::FIRST_INDEX)? as usize).copied().map(Self)
+    }
+
+    /// The kernel's number of the first size.
+    const FIRST_INDEX: u32 = 8;
+
+    /// See [`TableSize::from_index`].
+    #[must_use]
+    pub fn index(self) -> u32 {
+        Self::ALL.iter().position(|s| *s == self.0).unwrap_or(4) as u32 + Self::FIRST_INDEX
     }
 
     /// As a number.
@@ -45,10 +60,9 @@ impl Default for TableSize {
     }
 }
 
-/// Most turns in a row, as a number of bits, in a table of `size`: the kernel numbers its sizes from 8 and takes half the number.
+/// Most turns in a row, as a number of bits, in a table of `size`: half the kernel's number of the size.
 fn turn_bits(size: u32) -> u32 {
-    let number = TableSize::ALL.iter().position(|s| *s == size).unwrap_or(4) as u32 + 8;
-    number / 2
+    TableSize(size).index() / 2
 }
 
 /// See the module.
@@ -164,5 +178,36 @@ impl Scheduler for Mh {
             fallback: self.flags.contains(SchedFlags::FALLBACK),
             slots: Arc::clone(self.slots.get_or_insert_with(|| fill_from(pool, self.size))),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_kernels_numbers() {
+        assert_eq!(TableSize::from_index(12), Some(TableSize::default()));
+        assert_eq!([8, 16, 17].map(|i| TableSize::from_index(i).map(TableSize::slots)), [Some(251), Some(65_521), Some(131_071)]);
+        assert_eq!([0, 7, 18, u32::MAX].map(TableSize::from_index), [None; 4]);
+        assert!((8..=17).all(|i| TableSize::from_index(i).is_some_and(|s| s.index() == i)));
+    }
+
+    /// Three servers in a table of seven, by hand: each takes the best free slot of its own order in turn.
+    #[test]
+    fn a_table_by_hand() {
+        let entry = |key, last| Entry { key, address: IpAddr::from([10, 2, 0, last]), port: 80, weight: 1 };
+        let entries = [entry(3, 13), entry(2, 12), entry(1, 11)];
+        let mut expected = [NO_SERVER; 7];
+        let order = |e: &Entry, n: u32| {
+            let number = fold(e.address) + 80;
+            ((u64::from(sip(SIP_KEY, number) % 7) + u64::from(n) * u64::from(sip(SIP_STEP_KEY, number) % 6 + 1)) % 7) as usize
+        };
+        for turn in 0..7 {
+            let e = &entries[turn % 3];
+            let slot = (0..7).map(|n| order(e, n)).find(|&slot| expected[slot] == NO_SERVER).expect("one is free");
+            expected[slot] = e.key;
+        }
+        assert_eq!(*fill(&entries, 7), expected);
     }
 }

@@ -177,18 +177,25 @@ impl Planner {
         self.go_on(scheduler, servers, flow)
     }
 
-    /// As [`Planner::draft`], with another scheduler or other flags from here on (`-E`).
-    #[must_use]
-    pub fn draft_with(&self, kind: SchedulerKind, flags: SchedFlags, servers: &[Server], flow: &Flow, taken: u32) -> Draft {
-        let mut scheduler;
-        if kind == self.kind() {
-            scheduler = self.settled(taken);
-            scheduler.set_flags(flags);
-        } else {
-            scheduler = build_sized(kind, flags, self.table_size);
-            scheduler.start(&self.current.pool);
+    /// Another scheduler, other flags or another size of table from here on, on the servers that are there (`-E`): the next draft is
+    /// the first of it.
+    pub fn change(&mut self, kind: SchedulerKind, flags: SchedFlags, table_size: TableSize) {
+        if (kind, table_size) == (self.kind(), self.table_size) {
+            self.current.scheduler.set_flags(flags);
+            return;
         }
-        self.go_on(scheduler, servers, flow)
+        self.table_size = table_size;
+        let now = &mut self.current;
+        now.scheduler = build_sized(kind, flags, table_size);
+        now.scheduler.start(&now.pool);
+        now.plan = Plan::Sequence { picks: Vec::new(), low_water: None, again: 0 };
+        now.afterwards = None;
+    }
+
+    /// Size of the tables of `mh`.
+    #[must_use]
+    pub const fn table_size(&self) -> TableSize {
+        self.table_size
     }
 
     /// `draft` is in use.
@@ -219,7 +226,9 @@ impl Planner {
             same = false;
             scheduler.changed(pool, change);
         });
-        if let Some(table) = scheduler.table(&pool) {
+        if !servers.is_empty()
+            && let Some(table) = scheduler.table(&pool)
+        {
             return Draft { plan: Plan::Table(table), scheduler, basis: Pool::default(), pool, flow: *flow, afterwards: None };
         }
         let ahead = |basis: &Pool, n: u64| {
@@ -388,11 +397,14 @@ mod tests {
         let pool = [server(3, 1), server(2, 2), server(1, 3)];
         let mut planner = Planner::new(SchedulerKind::Rr, SchedFlags::default());
         planner.commit(planner.draft(&pool, &flow(), 0));
-        let draft = planner.draft_with(SchedulerKind::Wrr, SchedFlags::default(), &pool, &flow(), 2);
+        let size = TableSize::default();
+        planner.change(SchedulerKind::Wrr, SchedFlags::default(), size);
+        let draft = planner.draft(&pool, &flow(), 2);
         // All three weights are known from the start: at the top.
         assert_eq!(draft.plan().keys(), [1, 2, 1, 3, 2, 1]);
         planner.commit(draft);
-        let draft = planner.draft_with(SchedulerKind::Wrr, SchedFlags::PORT, &pool, &flow(), 2);
+        planner.change(SchedulerKind::Wrr, SchedFlags::PORT, size);
+        let draft = planner.draft(&pool, &flow(), 2);
         assert_eq!(draft.plan().keys(), [1, 3, 2, 1, 1, 2]);
     }
 

@@ -175,7 +175,9 @@ impl<'a> Model<'a> {
                 }
                 self.schedule = *schedule;
                 let flow = Flow::to(self.history.vip(0), 0);
-                let draft = self.planner.draft_with(schedule.kind, schedule.flags, &self.servers, &flow, self.taken);
+                let size = self.planner.table_size();
+                self.planner.change(schedule.kind, schedule.flags, size);
+                let draft = self.planner.draft(&self.servers, &flow, self.taken);
                 self.planner.commit(draft);
                 self.taken = 0;
             }

@@ -37,6 +37,99 @@ fn a_plan_changes_between_two_picks() {
     assert_eq!(after.low_water, u32::MAX);
 }
 
+fn with(n: u16, scheduler: SchedulerKind) -> ServiceSpec {
+    ServiceSpec { scheduler, ..spec(vip(n)) }
+}
+
+/// `-E -s wrr`: the scheduler starts on the servers that are there, whose weights it all knows; added one by one it would start lower.
+#[test]
+fn a_scheduler_that_comes_later_starts_on_the_servers_that_are_there() {
+    let mut d = Director::new(&SIZES);
+    let add = |n, weight| Edit::AddServer { service: vip(80), server: server(n, weight) };
+    d.edit(&[add_service(80), add(1, 3), add(2, 2), add(3, 1)]);
+    assert_eq!(d.picks(80, 2), [3, 2]);
+    d.edit(&[Edit::EditService { service: with(80, SchedulerKind::Wrr) }]);
+    assert_eq!(d.picks(80, 6), [1, 2, 1, 3, 2, 1]);
+}
+
+/// Nobody plans while the daemon is gone: what the last plan goes on with is shared by weight.
+#[test]
+fn a_plan_that_is_used_up_goes_on_by_weight() {
+    let mut d = Director::new(&Sizes { picks: 1024, ..SIZES });
+    d.edit(&[Edit::AddService { service: with(80, SchedulerKind::Wlc) }, add(80, 1), add(80, 2)]);
+    for n in [1, 2] {
+        let slot = d.slot(80, n);
+        d.conns.write(slot, &DestConns { active: 1_000_000, ..DestConns::default() });
+    }
+    d.edit(&[add(80, 3)]);
+    assert_eq!(d.picks(80, 64), [3; 64], "what it lacks, for as long as the plan lasts");
+    let rest = d.picks(80, 300);
+    for n in 1..=3 {
+        assert_eq!(rest.iter().filter(|p| **p == n).count(), 100);
+    }
+    // Somebody plans again: it goes on as the counts say.
+    let slot = d.lookup(&key_of(&vip(80))).unwrap();
+    d.engine.replan(&[slot]);
+    assert_eq!(d.picks(80, 5), [3; 5]);
+}
+
+/// A turn that is long enough to hide others is left out while its server is overloaded, and comes back with it.
+#[test]
+fn an_overloaded_server_comes_back_into_the_plan() {
+    let mut d = Director::new(&Sizes { picks: 8192, ..SIZES });
+    let add = |n, weight| Edit::AddServer { service: vip(80), server: ServerSpec { upper_threshold: 5, ..server(n, weight) } };
+    d.edit(&[Edit::AddService { service: with(80, SchedulerKind::Wrr) }, add(1, 500), add(2, 1)]);
+    let slot = d.slot(80, 1);
+    d.conns.write(slot, &DestConns { active: 5, overloaded: 1, ..DestConns::default() });
+    let element = d.lookup(&key_of(&vip(80))).unwrap();
+    d.engine.replan(&[element]);
+    assert_eq!(d.picks(80, 70), [2; 70]);
+    assert_eq!(d.engine.services.memory.read(element).unwrap().low_water, 1, "each further pick asks again");
+    d.conns.write(slot, &DestConns::default());
+    d.engine.estimate();
+    assert!(d.picks(80, 501).iter().filter(|p| **p == 1).count() >= 499);
+    assert_eq!(d.engine.services.memory.read(element).unwrap().low_water, u32::MAX);
+}
+
+/// The table's size changes under a running service, or not at all.
+#[test]
+fn mh_tables_change_their_size() {
+    let mut d = Director::new(&Sizes { picks: 16_384, ..SIZES });
+    d.edit(&[Edit::AddService { service: with(80, SchedulerKind::Mh) }, add(80, 1), add(80, 2), add_service(81)]);
+    let element = d.lookup(&key_of(&vip(80))).unwrap();
+    let len = |d: &Director| {
+        let s = d.engine.services.memory.read(element).unwrap();
+        s.plans[Service::plan_of(s.cursor)].len
+    };
+    assert_eq!(len(&d), 4093);
+    let size = |i| TableSize::from_index(i).unwrap();
+    d.engine.set_mh_table(size(11)).unwrap();
+    assert_eq!(len(&d), 2039);
+    let error = d.engine.set_mh_table(size(16)).unwrap_err();
+    assert!(error.message.contains("no room for 65521 picks"), "{error}");
+    assert_eq!((len(&d), d.engine.mh_table()), (2039, size(11)));
+    d.edit(&[delete(80, 1)]);
+    assert_eq!(len(&d), 2039);
+    // Another service of the kind has the size too.
+    d.edit(&[Edit::EditService { service: with(81, SchedulerKind::Mh) }, add(81, 1)]);
+    let other = d.lookup(&key_of(&vip(81))).unwrap();
+    let s = d.engine.services.memory.read(other).unwrap();
+    assert_eq!(s.plans[Service::plan_of(s.cursor)].len, 2039);
+}
+
+/// A mark that a killed daemon left behind, its message lost: the next one takes it off, so that it hears of counts again.
+#[test]
+fn a_mark_without_a_message_does_not_outlive_its_daemon() {
+    let maps = Maps::in_memory(&Sizes { picks: 1024, ..SIZES });
+    let memory = maps.services.clone();
+    for slot in 0..memory.len() {
+        memory.u32(slot, offset_of!(Service, signalled)).store(1, Ordering::Relaxed);
+    }
+    let mut d = Director::over(maps);
+    d.edit(&[Edit::AddService { service: with(80, SchedulerKind::Wlc) }, add(80, 1)]);
+    assert!((0..memory.len()).all(|slot| memory.read(slot).unwrap().signalled == 0));
+}
+
 /// While one thread takes picks, the other changes plans whose order is always the same: not a pick may be repeated or left out.
 #[test]
 fn no_pick_is_lost_or_repeated_while_plans_change() {

@@ -1,0 +1,579 @@
+//! Schedulers under a clock: plans, `mh` tables, reaction to counts, many new flows, idle services, and `lc` against an oracle that sees
+//! every event. Run it as `cargo xtask bench sched`.
+//!
+//! The engine and its core thread are the daemon's own; packets are real frames, sent by live test runs on a veth pair in a namespace of
+//! its own. Everything is measured while the machine's two CPUs also make the traffic: figures are upper bounds.
+
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+use aya::maps::Array;
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use clap::Parser;
+use lb_common::bench::{Bench, event};
+use lb_common::dest::DestConns;
+use lb_common::service::Service;
+use lb_userspace::daemon::core::{Core, Handle};
+use lb_userspace::daemon::load::signals;
+use lb_userspace::engine::Sizes;
+use lb_userspace::model::{
+    Desired, Edit, Forwarding, Protocol, SchedFlags, SchedulerKind, ServerId, ServerSpec, ServiceId, ServiceSpec,
+};
+use lb_userspace::net::{LinkInfo, NextHop, Reach};
+use lb_userspace::sched::plan::Planner;
+use lb_userspace::sched::{Flow, Mh, Pool, Scheduler, Server, TableSize, build};
+use lvx_tests::director::{DIRECTOR_MAC, Director, possible_cpus};
+use lvx_tests::lab::{Ns, PassAll};
+use lvx_tests::packet::{Frame, flag};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Figures of planner and schedulers.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench sched")]
+struct Args {
+    /// Only parts whose name contains this: plans, mh, reaction, flows, idle, lc.
+    part: Option<String>,
+    /// Seconds of each part that runs for some time.
+    #[arg(long, default_value_t = 6.0)]
+    seconds: f64,
+    /// New flows a second of the part lc.
+    #[arg(long, default_value_t = 50_000.0)]
+    rate: f64,
+    /// Servers of the part lc.
+    #[arg(long, default_value_t = 100)]
+    servers: u32,
+    /// The scheduler of the part lc.
+    #[arg(long, default_value = "lc", value_parser = |s: &str| s.parse::<SchedulerKind>().map_err(|()| "no such scheduler"))]
+    scheduler: SchedulerKind,
+}
+
+const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const PROGRAM: &str = "bench_lvx4";
+
+fn address(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0xac10_0000 | (n + 1)))
+}
+
+fn server(n: u32) -> ServerSpec {
+    ServerSpec {
+        id: ServerId { address: address(n), port: 80 },
+        forwarding: Forwarding::Dr,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+fn service(address: IpAddr, scheduler: SchedulerKind) -> ServiceSpec {
+    let id = ServiceId { protocol: Protocol::Tcp, address, port: 80 };
+    ServiceSpec { id, scheduler, sched_flags: SchedFlags::default(), persistence: None, one_packet: false }
+}
+
+/// Median and worst.
+fn middle(mut all: Vec<Duration>) -> (Duration, Duration) {
+    all.sort();
+    (all[all.len() / 2], all[all.len() - 1])
+}
+
+fn verdict(good: bool) -> &'static str {
+    if good { "" } else { "  MISSED" }
+}
+
+/// Plans of 1,000 servers, as the daemon makes them when counts changed.
+fn plans() {
+    println!("plans of 1,000 servers, microseconds: median, worst of 200 (target: below 1,000)");
+    let flow = Flow::to(IpAddr::V4(VIP), 0);
+    for spread in [13u32, 65_521] {
+        for kind in SchedulerKind::ALL {
+            let mut pool: Vec<Server> = (0..1000u32)
+                .map(|i| Server { active: u64::from(i * 7 % 50), ..Server::new(i, address(i), 80, 1 + i * 7919 % spread) })
+                .collect();
+            let mut planner = Planner::new(*kind, SchedFlags::default());
+            planner.commit(planner.draft(&pool, &flow, 0));
+            let times = (0..200usize).map(|n| {
+                pool[n].active += 3;
+                let start = Instant::now();
+                planner.commit(planner.draft(&pool, &flow, 50));
+                start.elapsed()
+            });
+            let (median, worst) = middle(times.collect());
+            let good = median < Duration::from_millis(1);
+            println!(
+                "  {:<6} weights to {spread:<6} {:>8} {:>8}{}",
+                kind.name(),
+                median.as_micros(),
+                worst.as_micros(),
+                verdict(good)
+            );
+        }
+    }
+}
+
+/// Tables of `mh`: time, and clients that move beyond need when one of 100 servers leaves.
+fn mh() {
+    println!(
+        "mh: table of 1,000 servers, ms (target 50); of 100 servers one leaves: clients that move without need, % (target 1)"
+    );
+    let pool = |n: u32| (0..n).map(|i| Server::new(i, address(i), 80, 1)).collect::<Vec<_>>();
+    let slots = |servers: &[Server], size| Mh::sized(size).table(&Pool::new(servers)).expect("mh has a table").slots;
+    for size in TableSize::ALL.into_iter().filter_map(TableSize::new) {
+        let thousand = pool(1000);
+        let (time, _) = middle(
+            (0..5)
+                .map(|_| {
+                    let s = Instant::now();
+                    slots(&thousand, size);
+                    s.elapsed()
+                })
+                .collect(),
+        );
+        let hundred = pool(100);
+        let whole = slots(&hundred, size);
+        let (mut sum, mut worst) = (0.0, 0.0f64);
+        for gone in 0..100u32 {
+            let rest: Vec<Server> = hundred.iter().filter(|s| s.key != gone).copied().collect();
+            let moved = whole.iter().zip(slots(&rest, size).iter()).filter(|(a, b)| **a != gone && a != b).count();
+            let extra = moved as f64 * 100.0 / f64::from(size.slots());
+            sum += extra;
+            worst = worst.max(extra);
+        }
+        println!(
+            "  {:>6} slots {:>8.2} ms   mean {:>5.2} %  worst {:>5.2} %",
+            size.slots(),
+            time.as_secs_f64() * 1e3,
+            sum / 100.0,
+            worst
+        );
+    }
+}
+
+/// The daemon's core over the packet path with its wrapper, and a way in for frames.
+struct Rig {
+    ebpf: Ebpf,
+    core: Handle,
+    thread: Option<std::thread::JoinHandle<Core>>,
+    runtime: tokio::runtime::Runtime,
+    ifindex: u32,
+    _drop: PassAll,
+}
+
+impl Rig {
+    /// Within the namespace of the calling thread, where `eth0` is. `events` are fed later.
+    fn new(peer: &Ns, desired: &Desired, events: &[u64]) -> Result<Self> {
+        let sizes = Sizes { connections: 1_000_000, services: 16_384, servers: 32_768, picks: 1 << 22, cpus: possible_cpus()? };
+        let more = [("LVX_EVENTS", events.len().max(1) as u32)];
+        let Director { mut ebpf, mut engine } = Director::load(lb_userspace::object::BENCH, &sizes, &[PROGRAM], &more)?;
+        let drop = PassAll::nothing(peer, "eth0")?;
+        let ifindex = rustix::net::netdevice::name_to_index(
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?,
+            "eth0",
+        )?;
+        engine.set_link(&LinkInfo { index: ifindex, name: "eth0".into(), mac: DIRECTOR_MAC, mtu: 1500, up: true, present: true });
+        engine.reconcile(desired).map_err(|e| anyhow::anyhow!("{e}"))?;
+        for target in engine.targets() {
+            let hop =
+                NextHop { mac: [2, 0, 0, 0, 1, 1], ifindex, source: IpAddr::V4(Ipv4Addr::new(172, 16, 255, 254)), mtu: 1500 };
+            engine.set_reach(target, Reach::Resolved(hop));
+        }
+        {
+            let mut map: Array<_, u64> = Array::try_from(ebpf.map_mut("LVX_EVENTS").context("no LVX_EVENTS")?)?;
+            for (at, e) in (0..).zip(events) {
+                map.set(at, e, 0)?;
+            }
+        }
+        let mut core = Core::new(engine, Box::new(|_| {}));
+        core.set_signals(signals(&mut ebpf)?);
+        let (more, network) = tokio::sync::mpsc::unbounded_channel();
+        std::mem::forget(more);
+        let (core, thread) = core.spawn(network)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let rig = Self { ebpf, core, thread: Some(thread), runtime, ifindex, _drop: drop };
+        rig.template()?;
+        Ok(rig)
+    }
+
+    fn frame() -> Vec<u8> {
+        let client = SocketAddr::from((Ipv4Addr::new(10, 64, 0, 0), 4));
+        Frame::tcp(client, SocketAddr::from((VIP, 80)), flag::SYN).payload(b"benchmark").bytes()
+    }
+
+    fn template(&self) -> Result<()> {
+        let frame = Self::frame();
+        let mut words = [0u64; 10];
+        for (w, b) in words.iter_mut().zip(frame.chunks_exact(8)) {
+            *w = u64::from_ne_bytes(b.try_into().expect("eight bytes"));
+        }
+        let bench = Bench { len: frame.len() as u32, mode: 3, clients: 0, reverse: 0, count: 0, template: words };
+        let map = self.ebpf.map("LVX_BENCH").context("no LVX_BENCH")?;
+        let aya::maps::Map::Array(data) = map else { anyhow::bail!("LVX_BENCH is no array") };
+        let id = data.info()?.id();
+        let mut map: Array<_, Bench> = Array::try_from(aya::maps::Map::Array(aya::maps::MapData::from_id(id)?))?;
+        map.set(0, bench, 0)?;
+        Ok(())
+    }
+
+    /// The next `n` events, as live frames.
+    fn feed(&self, n: u32) -> Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        let program: &Xdp = self.ebpf.program(PROGRAM).context("no program")?.try_into()?;
+        let frame = Self::frame();
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let words = [0, frame.len() as u32, 0, self.ifindex, 0, 0];
+        let context: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        program.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            repeat: n,
+            attrs: TestRunAttrs::new().xdp_live_frames(n.min(64)),
+            ..Default::default()
+        })?;
+        Ok(())
+    }
+
+    fn active(&self, servers: u32) -> Result<Vec<u64>> {
+        let map: Array<_, DestConns> = Array::try_from(self.ebpf.map("LVX_DEST_CONNS").context("no LVX_DEST_CONNS")?)?;
+        (0..servers).map(|n| Ok(map.get(&n, 0)?.active)).collect()
+    }
+
+    fn element(&self) -> Result<Service> {
+        let map: Array<_, Service> = Array::try_from(self.ebpf.map("LVX_SERVICES").context("no LVX_SERVICES")?)?;
+        Ok(map.get(&0, 0)?)
+    }
+
+    fn edit(&self, edits: Vec<Edit>) -> Result<()> {
+        let result = self.runtime.block_on(self.core.with(move |core| core.edit(&edits).map_err(|e| e.to_string())))?;
+        result.map_err(anyhow::Error::msg)
+    }
+
+    /// Time on a CPU of the core's thread so far.
+    fn core_time() -> Result<Duration> {
+        for task in std::fs::read_dir("/proc/self/task")? {
+            let dir = task?.path();
+            if std::fs::read_to_string(dir.join("comm")).is_ok_and(|name| name.trim() == "core") {
+                let stat = std::fs::read_to_string(dir.join("schedstat"))?;
+                let ns: u64 = stat.split_whitespace().next().context("an empty schedstat")?.parse()?;
+                return Ok(Duration::from_nanos(ns));
+            }
+        }
+        anyhow::bail!("no core thread")
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.runtime.block_on(self.core.with(Core::end));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn desired(kind: SchedulerKind, servers: u32) -> Result<Desired> {
+    let spec = service(IpAddr::V4(VIP), kind);
+    let id = spec.id;
+    let mut edits = vec![Edit::AddService { service: spec }];
+    edits.extend((0..servers).map(|n| Edit::AddServer { service: id, server: server(n) }));
+    let mut desired = Desired::default();
+    desired.apply(&edits).map_err(|e| anyhow::anyhow!("{e}"))?;
+    Ok(desired)
+}
+
+fn on_a_wire<T: Send>(f: impl FnOnce(&Ns) -> Result<T> + Send) -> Result<T> {
+    let (here, peer) = (Ns::new()?, Ns::new()?);
+    here.cable("eth0", &peer, "eth0", 1500)?;
+    here.run(|| f(&peer))
+}
+
+const EPOCH: u64 = 0x3fff_ffff;
+
+fn epoch(element: &Service) -> u64 {
+    element.cursor >> 32 & EPOCH
+}
+
+/// From a connection's packet to the plan that follows from it, when nothing else goes on.
+fn reaction(servers: u32) -> Result<()> {
+    let events: Vec<u64> = (0..400).map(|c| event(c, flag::SYN)).collect();
+    let times = on_a_wire(|peer| {
+        let rig = Rig::new(peer, &desired(SchedulerKind::Lc, servers)?, &events)?;
+        let mut times = Vec::new();
+        for _ in 0..events.len() {
+            std::thread::sleep(Duration::from_millis(3));
+            let before = epoch(&rig.element()?);
+            let start = Instant::now();
+            rig.feed(1)?;
+            while epoch(&rig.element()?) == before {
+                ensure!(start.elapsed() < Duration::from_secs(3), "no new plan");
+                std::thread::yield_now();
+            }
+            times.push(start.elapsed());
+        }
+        Ok(times)
+    })?;
+    let mut sorted = times.clone();
+    sorted.sort();
+    let (median, worst) = middle(times);
+    println!(
+        "  {servers:>4} servers: median {} us, 99 % {} us, worst {} us{}",
+        median.as_micros(),
+        sorted[sorted.len() * 99 / 100].as_micros(),
+        worst.as_micros(),
+        verdict(median < Duration::from_millis(1))
+    );
+    Ok(())
+}
+
+/// New flows at a rate: are plans made fast enough?
+fn flows(rate: f64, servers: u32, seconds: f64) -> Result<()> {
+    let count = (rate * seconds).min(900_000.0) as u32;
+    let events: Vec<u64> = (0..count).map(|c| event(c, flag::SYN)).collect();
+    let text = on_a_wire(|peer| {
+        let rig = Rig::new(peer, &desired(SchedulerKind::Lc, servers)?, &events)?;
+        let (start, cpu, first) = (Instant::now(), Rig::core_time()?, epoch(&rig.element()?));
+        let (mut fed, mut most) = (0u32, 0);
+        let mut beyond = 0u32;
+        while fed < count {
+            let due = ((start.elapsed().as_secs_f64() * rate) as u32).min(count);
+            rig.feed((due - fed).min(256))?;
+            fed += (due - fed).min(256);
+            let element = rig.element()?;
+            let taken = Service::taken(element.cursor);
+            most = most.max(taken);
+            beyond += u32::from(taken > element.again[Service::plan_of(element.cursor)]);
+        }
+        let took = start.elapsed().as_secs_f64();
+        let plans = epoch(&rig.element()?).wrapping_sub(first) & EPOCH;
+        let cpu = (Rig::core_time()? - cpu).as_secs_f64();
+        std::thread::sleep(Duration::from_millis(20));
+        let active = rig.active(servers)?;
+        let (least, greatest) = (active.iter().min().copied().unwrap_or(0), active.iter().max().copied().unwrap_or(0));
+        let total: u64 = active.iter().sum();
+        Ok(format!(
+            "  {servers:>4} servers: {:.0} flows a second reached; {:.0} plans a second; most picks of one plan {most}; \
+             cycle behind the plan reached {beyond} times; core thread {:.0} % of a CPU; {total} connections, {least} to {greatest} a server{}",
+            f64::from(count) / took,
+            plans as f64 / took,
+            cpu * 100.0 / took,
+            verdict(total == u64::from(count) && greatest - least <= (total / u64::from(servers) / 50).max(2)),
+        ))
+    })?;
+    println!("{text}");
+    Ok(())
+}
+
+/// Ten thousand services and no packet.
+fn idle(seconds: f64) -> Result<()> {
+    let mut edits = Vec::new();
+    for n in 0..10_000u32 {
+        let spec = service(IpAddr::V4(Ipv4Addr::from_bits(0xc612_0000 + n)), SchedulerKind::Wlc);
+        let id = spec.id;
+        edits.push(Edit::AddService { service: spec });
+        edits.extend((0..3).map(|s| Edit::AddServer { service: id, server: server(s) }));
+    }
+    let (took, used) = on_a_wire(|peer| {
+        let rig = Rig::new(peer, &Desired::default(), &[])?;
+        let start = Instant::now();
+        rig.edit(edits)?;
+        println!("  10,000 services of 3 servers made in {:.2} s", start.elapsed().as_secs_f64());
+        std::thread::sleep(Duration::from_secs(3));
+        let (start, cpu) = (Instant::now(), Rig::core_time()?);
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        Ok((start.elapsed().as_secs_f64(), (Rig::core_time()? - cpu).as_secs_f64()))
+    })?;
+    println!(
+        "  core thread: {:.1} ms of CPU in {took:.1} s: {:.2} % of a CPU{}",
+        used * 1e3,
+        used * 100.0 / took,
+        verdict(used / took < 0.02)
+    );
+    Ok(())
+}
+
+/// A connection's packets in time.
+struct Stream {
+    /// Seconds and event.
+    events: Vec<(f64, u64)>,
+}
+
+/// 90 % short connections (50 ms on average), 10 % long ones (2.5 s): exponential.
+fn stream(rate: f64, seconds: f64) -> Stream {
+    let mut state = 7u64;
+    let mut unit = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 11) + 1) as f64 / (1u64 << 53) as f64
+    };
+    let mut events = Vec::new();
+    let (mut now, mut client) = (0.0, 0);
+    while now < seconds {
+        now += -unit().ln() / rate;
+        let mean = if unit() < 0.9 { 0.05 } else { 2.5 };
+        let hold = 0.001 - unit().ln() * mean;
+        events.push((now, event(client, flag::SYN)));
+        events.push((now + 0.0005, event(client, flag::ACK)));
+        if now + hold < seconds {
+            events.push((now + hold, event(client, flag::RST)));
+        }
+        client += 1;
+    }
+    events.retain(|e| e.0 < seconds);
+    events.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Stream { events }
+}
+
+/// Sees every event, in order, and asks the scheduler's definition at each.
+struct Oracle {
+    scheduler: Box<dyn Scheduler>,
+    pool: Pool,
+    place: Vec<u32>,
+}
+
+impl Oracle {
+    fn take(&mut self, event: u64) {
+        let (client, flags) = (event as u32 as usize, (event >> 32) as u8);
+        if flags == flag::RST {
+            self.count(self.place[client] as usize, -1, 1);
+        } else if flags == flag::SYN {
+            let at = self.scheduler.schedule(&self.pool, &Flow::to(IpAddr::V4(VIP), 0)).expect("a server");
+            self.place.push(at as u32);
+            self.count(at, 1, 0);
+        }
+    }
+
+    fn count(&mut self, at: usize, active: i64, inactive: i64) {
+        let s = self.pool.servers()[at];
+        let (active, inactive) = (s.active.wrapping_add_signed(active), s.inactive.wrapping_add_signed(inactive));
+        self.pool.set_counters(at, active, inactive, false);
+    }
+}
+
+/// Sums of deviations.
+#[derive(Default)]
+struct Deviation {
+    sum: f64,
+    n: f64,
+    worst: f64,
+}
+
+impl Deviation {
+    fn add(&mut self, d: f64) {
+        self.sum += d;
+        self.n += 1.0;
+        self.worst = self.worst.max(d);
+    }
+
+    fn text(&self) -> String {
+        format!("mean {:.2}, worst {:.1}", self.sum / self.n.max(1.0), self.worst)
+    }
+}
+
+/// `lc` at speed against the oracle.
+fn at_speed(args: &Args) -> Result<()> {
+    let n = args.servers;
+    let Stream { events } = stream(args.rate, args.seconds + 2.0);
+    let words: Vec<u64> = events.iter().map(|e| e.1).collect();
+    let flows = words.iter().filter(|e| (**e >> 32) as u8 == flag::SYN).count();
+    let text = on_a_wire(|peer| {
+        let rig = Rig::new(peer, &desired(args.scheduler, n)?, &words)?;
+        // Newest first, as the engine has them.
+        let servers: Vec<Server> = (0..n).rev().map(|k| Server::new(k, address(k), 80, 1)).collect();
+        let mut oracle =
+            Oracle { scheduler: build(args.scheduler, SchedFlags::default()), pool: Pool::new(&servers), place: Vec::new() };
+        let (mut to_mean, mut oracle_to_mean, mut to_oracle) = (Deviation::default(), Deviation::default(), Deviation::default());
+        let (mut load, mut samples, mut over) = (0.0, 0.0, 0u32);
+        let (start, cpu, first) = (Instant::now(), Rig::core_time()?, epoch(&rig.element()?));
+        let (mut fed, mut sampled) = (0, 0.0);
+        let mut late = 0.0f64;
+        while fed < events.len() {
+            let now = start.elapsed().as_secs_f64();
+            let due = fed + events[fed..].iter().take(512).take_while(|e| e.0 <= now).count();
+            if due == fed {
+                std::thread::sleep(Duration::from_micros(200));
+                continue;
+            }
+            late = late.max(now - events[fed].0);
+            rig.feed((due - fed) as u32)?;
+            for (_, e) in &events[fed..due] {
+                oracle.take(*e);
+            }
+            fed = due;
+            // The first two seconds fill the servers up.
+            if now > 2.0 && now - sampled > 0.01 {
+                sampled = now;
+                let active = rig.active(n)?;
+                let mut exact = vec![0; n as usize];
+                for s in oracle.pool.servers() {
+                    exact[s.key as usize] = s.active;
+                }
+                // Elements were given out newest server first or last: compare in order of load.
+                let mean = active.iter().sum::<u64>() as f64 / f64::from(n);
+                let (mut ours, mut theirs) = (active.clone(), exact.clone());
+                ours.sort_unstable();
+                theirs.sort_unstable();
+                for (a, e) in ours.iter().zip(&theirs) {
+                    let d = (*a as f64 - mean).abs();
+                    to_mean.add(d);
+                    over += u32::from(d > (mean * 0.02).max(2.0));
+                    oracle_to_mean.add((*e as f64 - mean).abs());
+                    to_oracle.add((*a as f64 - *e as f64).abs());
+                }
+                load += mean;
+                samples += 1.0;
+            }
+        }
+        let took = start.elapsed().as_secs_f64();
+        let plans = epoch(&rig.element()?).wrapping_sub(first) & EPOCH;
+        let cpu = (Rig::core_time()? - cpu).as_secs_f64();
+        let (mean, bound) = (load / samples, (load / samples * 0.02).max(2.0));
+        Ok(format!(
+            "  {n} servers, {:.0} new flows a second for {took:.1} s (fed at most {:.0} ms late), mean load {mean:.0} active connections\n  \
+             deviation from the mean: {} ({:.2} % of it; bound {bound:.1}; beyond it {:.3} % of samples)\n  \
+             of the oracle from the mean: {}\n  of us from the oracle: {}\n  \
+             {:.0} plans a second, core thread {:.0} % of a CPU{}",
+            flows as f64 / took,
+            late * 1e3,
+            to_mean.text(),
+            to_mean.worst * 100.0 / mean,
+            f64::from(over) * 100.0 / to_mean.n,
+            oracle_to_mean.text(),
+            to_oracle.text(),
+            plans as f64 / took,
+            cpu * 100.0 / took,
+            verdict(to_mean.worst <= bound),
+        ))
+    })?;
+    println!("{text}");
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let wanted = |name: &str| args.part.as_ref().is_none_or(|p| name.contains(p.as_str()));
+    if wanted("plans") {
+        plans();
+    }
+    if wanted("mh") {
+        mh();
+    }
+    if wanted("reaction") {
+        println!("lc: from a new connection's frame to the next plan, one at a time (target: below 1 ms)");
+        for servers in [3, 100, 1000] {
+            reaction(servers)?;
+        }
+    }
+    if wanted("flows") {
+        println!("lc: 200,000 new flows a second of one service");
+        for servers in [3, 100, 1000] {
+            flows(200_000.0, servers, args.seconds)?;
+        }
+    }
+    if wanted("idle") {
+        println!("ten thousand idle services");
+        idle(args.seconds)?;
+    }
+    if wanted("lc") {
+        println!("{} at speed, 90 % short connections (50 ms), 10 % long (2.5 s)", args.scheduler);
+        at_speed(&args)?;
+    }
+    Ok(())
+}
