@@ -40,13 +40,9 @@ pub(super) const fn is_counted(kind: SchedulerKind) -> bool {
 /// Flags of a service's element that its plan asks for.
 pub(super) fn flags(kind: SchedulerKind, plan: &Plan) -> u32 {
     match plan {
-        Plan::Sequence { .. } => {
-            if is_counted(kind) {
-                COUNTED
-            } else {
-                0
-            }
-        }
+        // A plan that is to be looked at from its first picks on depends on what they do to the counts.
+        Plan::Sequence { low_water, .. } if is_counted(kind) || low_water.is_some_and(|n| n <= 1) => COUNTED,
+        Plan::Sequence { .. } => 0,
         Plan::Table(t) => {
             let flag = |on: bool, flag: u32| if on { flag } else { 0 };
             HASHED | flag(t.kind == Kind::Sip, HASH_SIP) | flag(t.port, HASH_PORT) | flag(t.fallback, HASH_FALLBACK)

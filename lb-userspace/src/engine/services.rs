@@ -266,9 +266,12 @@ impl Services {
         }
     }
 
-    fn write_plan(&self, service: &Running, which: usize, plan: &crate::sched::plan::Plan) {
-        let picks = plan.keys();
-        let (again, low_water) = (plan.again(), plan.low_water().unwrap_or(u32::MAX));
+    fn write_plan(&self, service: &Running, which: usize, made: &crate::sched::plan::Plan) {
+        let picks = made.keys();
+        // Connections that are not kept never change a count: there the picks themselves are what is looked at.
+        let uncounted = service.state.spec.one_packet && plan::is_counted(service.planner.kind());
+        let low_water = if uncounted { 0 } else { made.low_water().unwrap_or(u32::MAX) };
+        let again = made.again();
         let plan = match service.regions {
             Some(regions) if !picks.is_empty() => {
                 let region = regions[which];
