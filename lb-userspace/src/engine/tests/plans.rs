@@ -88,7 +88,11 @@ fn an_overloaded_server_comes_back_into_the_plan() {
     d.conns.write(slot, &DestConns::default());
     d.engine.estimate();
     assert!(d.picks(80, 501).iter().filter(|p| **p == 1).count() >= 499);
-    assert_eq!(d.engine.services.memory.read(element).unwrap().low_water, u32::MAX);
+    assert_eq!(
+        d.engine.services.memory.read(element).unwrap().low_water,
+        0,
+        "whole cycles, looked at as its threshold may hide the other"
+    );
 }
 
 /// The table's size changes under a running service, or not at all.
