@@ -381,8 +381,8 @@ impl Engine {
         let inherited = running.inherited.take();
         if inherited.is_some() {
             // The schedule goes on where it stood.
-            let picks = self.services.plan_in_use(running.slot);
-            running.planner.resume(&running.candidates(&self.dests), &plan::flow(&running.state.spec), picks);
+            let (picks, again) = self.services.plan_in_use(running.slot);
+            running.planner.resume(&running.candidates(&self.dests), &plan::flow(&running.state.spec), picks, again);
         }
         self.services.edit(&running);
         if p.replan {

@@ -139,11 +139,12 @@ impl Services {
         self.notes.write(service.slot, &note);
     }
 
-    /// The plan that is in use, as far as it can be read.
-    pub(super) fn plan_in_use(&self, slot: u32) -> Vec<u32> {
-        let Some(s) = self.memory.read(slot) else { return Vec::new() };
+    /// The plan that is in use, as far as it can be read, and where it goes on after its last pick.
+    pub(super) fn plan_in_use(&self, slot: u32) -> (Vec<u32>, u32) {
+        let Some(s) = self.memory.read(slot) else { return (Vec::new(), 0) };
         let plan = s.plans[Service::plan_of(s.cursor)];
-        (plan.base..plan.base.saturating_add(plan.len)).map_while(|at| self.picks_memory.read(at)).collect()
+        let picks = (plan.base..plan.base.saturating_add(plan.len)).map_while(|at| self.picks_memory.read(at)).collect();
+        (picks, s.again[Service::plan_of(s.cursor)])
     }
 
     /// Two regions for plans of up to `len` picks, instead of `old`; `None` if `old` will do.

@@ -160,11 +160,11 @@ impl Planner {
 
     /// A new planner for a service whose plan in use another process wrote: with this the next draft goes on from where that plan got to.
     /// Picks of servers that are not there any more count for nothing.
-    pub fn resume(&mut self, servers: &[Server], flow: &Flow, picks: Vec<u32>) {
+    pub fn resume(&mut self, servers: &[Server], flow: &Flow, picks: Vec<u32>, again: u32) {
         let mut draft = self.draft(servers, flow, 0);
         if matches!(draft.plan, Plan::Sequence { .. }) && picks.iter().all(|p| draft.pool.get(*p).is_some()) {
             draft.basis = draft.pool.clone();
-            draft.plan = Plan::Sequence { picks, low_water: None };
+            draft.plan = Plan::Sequence { picks, low_water: None, again };
         }
         self.commit(draft);
     }
