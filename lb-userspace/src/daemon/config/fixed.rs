@@ -70,7 +70,7 @@ mod tests {
         let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(
             d("interfaces = [\"eth0\"]", "interfaces = [\"eth1\"]\n[sizes]\npicks = 64"),
-            [three("interfaces", "[\"eth0\"]", "[\"eth1\"]"), three("sizes.picks", "1048576", "64")]
+            [three("interfaces", "[\"eth0\"]", "[\"eth1\"]"), three("sizes.picks", "4194304", "64")]
         );
         assert_eq!(d("[socket]\ngroup = \"lvx\"", ""), [three("socket.group", "\"lvx\"", "none")]);
     }
