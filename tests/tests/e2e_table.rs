@@ -146,7 +146,11 @@ fn listing(n: u32, limit: Duration) -> Result<()> {
     // Neither of these changes what is listed, as with ipvsadm.
     assert_eq!(list(&bed.lvxd, "--sort")?.0, lines);
     assert_eq!(list(&bed.lvxd, "--persistent-conn")?.0, lines);
-    assert!(bed.lvxd.log().contains("ipv4 connection table "), "{}", bed.lvxd.log());
+    // The sweeper's next round tells how full it is.
+    until(Duration::from_secs(20), || {
+        ensure!(bed.lvxd.log().contains("ipv4 connection table "), "{}", bed.lvxd.log());
+        Ok(())
+    })?;
     bed.lvxd.stop()?;
     Ok(())
 }
@@ -343,8 +347,8 @@ impl AllEnded for Lvxd {
     }
 }
 
-/// Connections made and ended by live frames, three segments each, on one CPU.
-fn churn(rounds: u32, clients: u32) -> Result<()> {
+/// Connections made and ended by live frames of these segments, on one CPU.
+fn churn(segments: &[u8], rounds: u32, clients: u32) -> Result<()> {
     if !possible() {
         return Ok(());
     }
@@ -352,13 +356,14 @@ fn churn(rounds: u32, clients: u32) -> Result<()> {
     let to = Sink::service();
     let began = Instant::now();
     for round in 0..rounds {
-        for flags in [flag::SYN, flag::ACK, flag::FIN | flag::ACK] {
+        for &flags in segments {
             // The generator knows four million clients; those that come again are long gone.
             generator.send(to, flags, round * clients % 4_000_000, clients)?;
         }
     }
     let took = began.elapsed();
     let made = u64::from(rounds) * u64::from(clients);
+    let sent = segments.len() as u64 * made;
     lvxd.all_ended()?;
     let (tables, status) = (lvxd.tables()?, lvxd.status()?);
     tables.check()?;
@@ -367,7 +372,7 @@ fn churn(rounds: u32, clients: u32) -> Result<()> {
     println!(
         "{made} connections, {:.0} a second ({:.0} packets a second); swept {}, reclaimed {}, evicted {} and {}",
         made as f64 / took.as_secs_f64(),
-        3.0 * made as f64 / took.as_secs_f64(),
+        sent as f64 / took.as_secs_f64(),
         t.swept,
         t.reclaimed_expired,
         t.evicted_embryonic,
@@ -376,19 +381,22 @@ fn churn(rounds: u32, clients: u32) -> Result<()> {
     let stats = lvxd.adm("-L -n --stats --exact")?;
     let of_server = stats.lines().find(|l| l.contains("10.2.0.11")).with_context(|| stats.clone())?;
     let numbers: Vec<u64> = of_server.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-    assert_eq!(numbers[..2], [made, 3 * made], "{stats}");
-    assert_eq!(ended, made, "every connection ended once: {t:?}");
+    // The device between may lose frames when its ring is full; what came is what counts.
+    let came: u64 = status.verdicts.iter().filter(|v| v.name == "forwarded_dr").map(|v| v.packets).sum();
+    assert_eq!(numbers[..2], [ended, came], "every connection ended once, every packet is counted once: {t:?} {stats}");
+    assert!(ended <= made && ended > made * 9 / 10 && came > sent * 9 / 10, "too few frames came: {ended}, {came}");
     lvxd.stop()?;
     Ok(())
 }
 
 #[test]
 fn churn_leaves_no_drift() -> Result<()> {
-    churn(10, 20_000)
+    churn(&[flag::SYN, flag::ACK, flag::FIN | flag::ACK], 10, 20_000)
 }
 
 #[test]
 #[ignore = "slow: six million connections"]
 fn long_churn_leaves_no_drift() -> Result<()> {
-    churn(300, 20_000)
+    // Opened and closed: 200,000 of these a second are what the table has to stand.
+    churn(&[flag::SYN, flag::FIN | flag::ACK], 300, 20_000)
 }
