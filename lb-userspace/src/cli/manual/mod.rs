@@ -163,7 +163,7 @@ mod tests {
                 option.long
             );
         }
-        for option in Args::command().get_arguments() {
+        for option in Args::command().get_arguments().filter(|a| !a.is_hide_set()) {
             let long = option.get_long().unwrap_or_default();
             assert!(page("lvxd.8").contains(&text(&format!("--{long}"))), "{long}");
         }
