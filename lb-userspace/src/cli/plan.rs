@@ -35,7 +35,7 @@ pub(super) struct PlanFile {
     daemon: Daemon,
 }
 
-/// Makes services, timeouts and switches of a configuration the running ones, all of them or none.
+/// Makes services, timeouts, switches and settings of schedulers of a configuration the running ones, all of them or none.
 ///
 /// Does what `lvxadm plan` shows, and shows it. No connection is cut but those of removed servers. SIGHUP does the same with the
 /// daemon's own file.
@@ -205,7 +205,7 @@ mod tests {
             server(4, ""),
         ];
         let new = [
-            "[timeouts]\nudp = 5\n[tcp]\nsloppy_tcp = true\n".into(),
+            "[timeouts]\nudp = 5\n[tcp]\nsloppy_tcp = true\n[schedulers]\nmh_tab_index = 15\n".into(),
             service(80, "scheduler = \"wlc\"\npersistence = 300\n"),
             server(2, "weight = 0\n"),
             server(1, "upper_threshold = 9\n"),
@@ -217,6 +217,7 @@ mod tests {
         let expected = "\
 ~ timeouts.udp: 300 -> 5
 ~ tcp.sloppy_tcp: false -> true
+~ schedulers.mh_tab_index: 12 -> 15
 ~ TCP 192.0.2.1:80 scheduler: rr -> wlc, persistence: none -> 300, order: 10.0.0.1:1 10.0.0.1:2 -> 10.0.0.1:2 10.0.0.1:1  (6 connections go on)
 ~     10.0.0.1:2 weight: 1 -> 0  (2 connections go on, no new ones)
 ~     10.0.0.1:1 upper_threshold: 0 -> 9  (1 connections go on)

@@ -18,7 +18,7 @@ pub use metrics::Metrics;
 pub use values::{LogLevel, Mode};
 pub use write::write;
 
-use crate::model::{Behaviour, Desired, StateTimeouts, Switches, Timeouts};
+use crate::model::{Behaviour, Desired, Schedulers, StateTimeouts, Switches, Timeouts};
 use lb_common::limits;
 use lb_common::tcp::{self, DEFAULT_TIMEOUTS_S};
 use serde::Deserialize;
@@ -72,6 +72,7 @@ pub struct Config {
     pub sizes: Sizes,
     timeouts: States,
     tcp: Switches,
+    schedulers: Schedulers,
     #[serde(rename = "service")]
     services: Vec<Service>,
     /// What is for the start alone, as it was written.
@@ -212,7 +213,7 @@ impl Config {
                 tcpfin: timeouts[tcp::FIN_WAIT as usize],
                 udp: timeouts[tcp::UDP as usize],
             },
-            behaviour: Behaviour { timeouts: StateTimeouts::of(&timeouts), tcp: config.tcp },
+            behaviour: Behaviour { timeouts: StateTimeouts::of(&timeouts), tcp: config.tcp, schedulers: config.schedulers },
         };
         config.fixed = fixed::of(text);
         let (mut places, mut edits) = (Vec::new(), Vec::new());

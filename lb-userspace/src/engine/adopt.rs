@@ -150,6 +150,7 @@ impl Engine {
             applied: Desired::default(),
             incarnation: found.iter().map(|f| f.note.incarnation).max().unwrap_or(0),
             mh_table: TableSize::default(),
+            mh_differ: true,
             stepped_ns,
             resumed: stepped_ns != 0,
             table4,
@@ -176,12 +177,17 @@ impl Engine {
                     self.hops.add(server.id.address, slot);
                 }
             }
+            // A table that is in place has the size that its daemon was told.
+            let table = TableSize::new(element.plans[Service::plan_of(element.cursor)].len).unwrap_or_default();
             let (regions, more) = room(&element, &f.note, &mut self.services.picks);
             let state = Arc::new(ServiceState { spec: spec_of(f.id, &element), servers: specs });
             self.applied.services.push(state.clone());
+            if state.spec.scheduler == SchedulerKind::Mh {
+                self.mh_table = table;
+            }
             let running = Running {
                 slot: f.slot,
-                planner: planner(&state.spec, TableSize::default()),
+                planner: planner(&state.spec, table),
                 state,
                 servers,
                 incarnation: f.note.incarnation,

@@ -81,6 +81,8 @@ pub struct Engine {
     resumed: bool,
     /// Size of the tables of `mh`.
     mh_table: TableSize,
+    /// Whether tables of `mh` may have another size than that.
+    mh_differ: bool,
     table4: Arc<TableMemory<lb_common::family::V4>>,
     table6: Arc<TableMemory<lb_common::family::V6>>,
     swept: Arc<sweep::Figures>,

@@ -76,38 +76,34 @@ impl Engine {
     /// If a table has no room, or the kernel refuses a service; the maps are then as before.
     pub fn reconcile(&mut self, desired: &Desired) -> Result<(), EditError> {
         let before = std::mem::take(&mut self.applied);
-        let result = self.converge(&before.services, &desired.services);
-        self.applied = if result.is_ok() { desired.clone() } else { before };
+        let size = desired.behaviour.schedulers.mh_tab_index;
+        let was = std::mem::replace(&mut self.mh_table, size);
+        self.mh_differ |= size != was;
+        let result = self.converge(&before.services, &desired.services, was);
+        if result.is_ok() {
+            self.mh_differ = false;
+            self.applied = desired.clone();
+        } else {
+            self.mh_table = was;
+            self.applied = before;
+        }
         self.set_timeouts(self.applied.timeouts);
         result
     }
 
-    /// Size of the tables of `mh`.
-    #[must_use]
-    pub fn mh_table(&self) -> TableSize {
-        self.mh_table
-    }
-
-    /// Sets the size of the tables of `mh`, of the services that run too.
-    ///
-    /// # Errors
-    /// If there is no room for larger ones; nothing changed then.
-    pub fn set_mh_table(&mut self, size: TableSize) -> Result<(), EditError> {
-        let before = std::mem::replace(&mut self.mh_table, size);
-        let hashed = self.applied.services.iter().filter(|s| s.spec.scheduler == SchedulerKind::Mh);
-        let change = Diff { changed: hashed.cloned().collect(), ..Diff::default() };
-        if before == size || change.changed.is_empty() {
-            return Ok(());
+    /// What makes `new` of `old`; services of `mh` whose table has another size than it shall have are changed too.
+    fn difference(&self, old: &[State], new: &[State]) -> Diff {
+        let mut change = diff(old, new);
+        if self.mh_differ {
+            let known: HashSet<ServiceId> = change.changed.iter().map(|s| s.spec.id).collect();
+            let other = |s: &&State| {
+                s.spec.scheduler == SchedulerKind::Mh
+                    && !known.contains(&s.spec.id)
+                    && self.running.get(&s.spec.id).is_some_and(|r| r.planner.table_size() != self.mh_table)
+            };
+            change.changed.extend(new.iter().filter(other).cloned());
         }
-        let prepared = self.prepare(&change).or_else(|_| {
-            self.make_room();
-            self.prepare(&change)
-        });
-        let result = prepared.and_then(|prepared| self.carry_out(prepared, &[]));
-        if result.is_err() {
-            self.mh_table = before;
-        }
-        result
+        change
     }
 
     fn set_timeouts(&mut self, t: Timeouts) {
@@ -117,15 +113,16 @@ impl Engine {
         }
     }
 
-    fn converge(&mut self, old: &[State], new: &[State]) -> Result<(), EditError> {
-        let change = diff(old, new);
+    /// `was` is the size that tables of `mh` had.
+    fn converge(&mut self, old: &[State], new: &[State], was: TableSize) -> Result<(), EditError> {
+        let change = self.difference(old, new);
         if let Ok(prepared) = self.prepare(&change) {
-            return self.carry_out(prepared, &change.removed).inspect_err(|_| self.go_back(old));
+            return self.carry_out(prepared, &change.removed).inspect_err(|_| self.go_back(old, was));
         }
         // What rests can be had after a short wait.
         self.make_room();
         let error = match self.prepare(&change) {
-            Ok(prepared) => return self.carry_out(prepared, &change.removed).inspect_err(|_| self.go_back(old)),
+            Ok(prepared) => return self.carry_out(prepared, &change.removed).inspect_err(|_| self.go_back(old, was)),
             Err(error) => error,
         };
         let kept = remainder(old, new);
@@ -134,13 +131,15 @@ impl Engine {
             return Err(error);
         }
         self.check_room(&kept, new)?;
-        // Removing takes no room.
+        // Removing takes no room, as long as tables keep their size.
+        let size = std::mem::replace(&mut self.mh_table, was);
         let prepared = self.prepare(&less)?;
         self.carry_out(prepared, &less.removed)?;
         self.make_room();
-        let more = diff(&kept, new);
+        self.mh_table = size;
+        let more = self.difference(&kept, new);
         let result = self.prepare(&more).and_then(|prepared| self.carry_out(prepared, &more.removed));
-        result.inspect_err(|_| self.go_back(old))
+        result.inspect_err(|_| self.go_back(old, was))
     }
 
     /// Checks that services and servers will have elements once nothing but `kept` is left.
@@ -173,9 +172,10 @@ impl Engine {
     }
 
     /// Restores what was before a change that failed half way.
-    fn go_back(&mut self, old: &[State]) {
+    fn go_back(&mut self, old: &[State], was: TableSize) {
+        self.mh_table = was;
         let now: Vec<State> = self.running.values().map(|r| r.state.clone()).collect();
-        let change = diff(&now, old);
+        let change = self.difference(&now, old);
         let result = self.prepare(&change).or_else(|_| {
             self.make_room();
             self.prepare(&change)

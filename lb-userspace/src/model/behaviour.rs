@@ -1,5 +1,6 @@
-//! Timeouts by state, and the switches of the kernel's IPVS: what the configuration sets beside services.
+//! Timeouts by state, the switches of the kernel's IPVS, and settings of schedulers: what the configuration sets beside services.
 
+use crate::sched::TableSize;
 use lb_common::config;
 use lb_common::tcp::{self, DEFAULT_TIMEOUTS_S, STATES, State};
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,15 @@ impl Switches {
     }
 }
 
-/// Both.
+/// `[schedulers]` of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedulers {
+    /// Size of the tables of `mh`, by the kernel's number.
+    pub mh_tab_index: TableSize,
+}
+
+/// All of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Behaviour {
@@ -102,4 +111,6 @@ pub struct Behaviour {
     pub timeouts: StateTimeouts,
     /// `[tcp]` of the configuration.
     pub tcp: Switches,
+    /// Of schedulers.
+    pub schedulers: Schedulers,
 }

@@ -140,6 +140,10 @@ fn settings(old: &Desired, new: &Desired) -> Vec<Field> {
     for ((name, old), (_, new)) in a.tcp.each().zip(b.tcp.each()).filter(|(a, b)| a != b) {
         fields.push(field(&format!("tcp.{name}"), old, new));
     }
+    let (a, b) = (a.schedulers.mh_tab_index.index(), b.schedulers.mh_tab_index.index());
+    if a != b {
+        fields.push(field("schedulers.mh_tab_index", a, b));
+    }
     let ids = |d: &Desired| d.services.iter().map(|s| s.spec.id).collect::<Vec<_>>();
     let (a, b) = (ids(old), ids(new));
     if a != b {

@@ -11,7 +11,7 @@ mod id;
 pub(crate) mod random;
 mod scheduler;
 
-pub use behaviour::{Behaviour, StateTimeouts, Switches};
+pub use behaviour::{Behaviour, Schedulers, StateTimeouts, Switches};
 pub use compare::{Action, Change, Field, Live, compare};
 pub use edit::{Edit, EditError, EditErrorKind};
 pub use id::{ParseIdError, Protocol, ServerId, ServiceId};
@@ -142,7 +142,7 @@ pub struct Desired {
     pub services: Vec<Arc<ServiceState>>,
     /// `--set`.
     pub timeouts: Timeouts,
-    /// The other timeouts, and switches.
+    /// The other timeouts, switches, and settings of schedulers.
     #[serde(default)]
     pub behaviour: Behaviour,
 }

@@ -1,9 +1,10 @@
 //! Random desired states, for property tests.
 
 use super::{
-    Behaviour, Desired, Forwarding, Persistence, Protocol, SchedFlags, SchedulerKind, ServerId, ServerSpec, ServiceId,
-    ServiceSpec, ServiceState, StateTimeouts, Switches, Timeouts,
+    Behaviour, Desired, Forwarding, Persistence, Protocol, SchedFlags, SchedulerKind, Schedulers, ServerId, ServerSpec,
+    ServiceId, ServiceSpec, ServiceState, StateTimeouts, Switches, Timeouts,
 };
+use crate::sched::TableSize;
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -60,8 +61,11 @@ pub(crate) fn desired() -> impl Strategy<Value = Desired> {
         expire_quiescent_template: c,
         conn_reuse: d,
     });
-    let behaviour =
-        prop_oneof![Just(Behaviour::default()), (states, tcp).prop_map(|(timeouts, tcp)| Behaviour { timeouts, tcp })];
+    let schedulers = (8..=17u32).prop_map(|i| Schedulers { mh_tab_index: TableSize::from_index(i).unwrap_or_default() });
+    let behaviour = prop_oneof![
+        Just(Behaviour::default()),
+        (states, tcp, schedulers).prop_map(|(timeouts, tcp, schedulers)| Behaviour { timeouts, tcp, schedulers })
+    ];
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     (prop::collection::vec(service(), 0..6), timeouts, behaviour).prop_map(|(mut services, timeouts, behaviour)| {
         let mut seen = HashSet::new();

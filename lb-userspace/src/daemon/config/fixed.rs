@@ -1,4 +1,4 @@
-//! What of a configuration is for the start alone: everything but services, timeouts and switches.
+//! What of a configuration is for the start alone: everything but services, timeouts, switches and settings of schedulers.
 //!
 //! It is kept as the table that it was written as, so that a key that is added to [`super::Config`] is exported and compared
 //! without a word here.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 /// What a running daemon can be given anew.
-const RUNNING: [&str; 3] = ["service", "timeouts", "tcp"];
+const RUNNING: [&str; 4] = ["service", "timeouts", "tcp", "schedulers"];
 
 /// The defaults of all keys that have one, as in `configs/lvx.toml`.
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");

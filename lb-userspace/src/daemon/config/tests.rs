@@ -42,6 +42,8 @@ fn everything_is_read() {
         [tcp]
         sloppy_tcp = true
         conn_reuse = false
+        [schedulers]
+        mh_tab_index = 16
         [[service]]
         protocol = "tcp"
         address = "192.0.2.1:80"
@@ -74,6 +76,7 @@ fn everything_is_read() {
     assert_eq!(config.sizes.connections(), 10_000_000);
     assert_eq!(desired.behaviour.timeouts, StateTimeouts { syn_recv: 3, ..StateTimeouts::default() });
     assert_eq!(desired.behaviour.tcp, Switches { sloppy_tcp: true, conn_reuse: false, ..Switches::default() });
+    assert_eq!(desired.behaviour.schedulers.mh_tab_index.slots(), 65_521);
     assert_eq!(desired.timeouts, Timeouts { tcp: 60, tcpfin: 5, udp: 7 });
     let [web, dns] = &desired.services[..] else { panic!("{desired:?}") };
     assert_eq!(web.spec.scheduler, SchedulerKind::Rr);
@@ -103,6 +106,11 @@ fn errors_name_the_place_the_key_and_the_reason() {
         ("[socket]\nmode = 0o1777", "f:2:8", &["socket.mode", "0o1777"]),
         ("[socket]\nmode = \"rw\"", "f:2:8", &["socket.mode", "\"rw\""]),
         ("[tcp]\nconn_reuse = 1", "f:2:14", &["tcp.conn_reuse", "boolean"]),
+        ("[schedulers]\nmh_tab_index = 7", "f:2:16", &["schedulers.mh_tab_index", "7 is not within 8 to 17"]),
+        ("[schedulers]\nmh_tab_index = -1", "f:2:16", &["-1 is not within 8 to 17"]),
+        ("[schedulers]\nmh_tab_index = 18", "f:2:16", &["18 is not within 8 to 17"]),
+        ("[schedulers]\nmh_tab_index = \"12\"", "f:2:16", &["schedulers.mh_tab_index", "string"]),
+        ("[schedulers]\nmh_tab = 12", "f:2:1", &["`mh_tab`"]),
         ("mode = ", "f:1:", &["mode"]),
         ("mode = \"auto\"\nmode = \"auto\"", "f:2:1", &["mode", "duplicate key"]),
         ("[[service]]\nprotocol = \"sctp\"", "f:2:12", &["service.protocol", "sctp"]),

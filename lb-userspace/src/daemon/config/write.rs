@@ -2,7 +2,7 @@
 //!
 //! Invariant: read again, it is what was written ([`super::Config::parse`]).
 
-use crate::model::{Desired, ServerSpec, ServiceSpec, StateTimeouts, Switches, Timeouts};
+use crate::model::{Desired, Schedulers, ServerSpec, ServiceSpec, StateTimeouts, Switches, Timeouts};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use toml::Table;
@@ -25,6 +25,8 @@ pub fn write(fixed: &Table, desired: &Desired) -> String {
     section(&mut out, "timeouts", changed.into_iter().map(|(key, n, _)| (key, n.to_string())));
     let switches = desired.behaviour.tcp.each().zip(Switches::default().each()).filter(|(a, b)| a != b);
     section(&mut out, "tcp", switches.map(|((key, on), _)| (key, on.to_string())));
+    let (size, usual) = (desired.behaviour.schedulers.mh_tab_index, Schedulers::default().mh_tab_index);
+    section(&mut out, "schedulers", (size != usual).then(|| ("mh_tab_index", size.index().to_string())).into_iter());
     for service in &desired.services {
         write_service(&mut out, &service.spec);
         // Newest first in memory, in the order of adding here.

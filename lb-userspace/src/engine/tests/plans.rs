@@ -106,12 +106,21 @@ fn mh_tables_change_their_size() {
         s.plans[Service::plan_of(s.cursor)].len
     };
     assert_eq!(len(&d), 4093);
-    let size = |i| TableSize::from_index(i).unwrap();
-    d.engine.set_mh_table(size(11)).unwrap();
+    let sized = |d: &Director, i| {
+        let mut desired = d.desired.clone();
+        desired.behaviour.schedulers.mh_tab_index = TableSize::from_index(i).unwrap();
+        desired
+    };
+    d.desired = sized(&d, 11);
+    d.engine.reconcile(&d.desired).unwrap();
     assert_eq!(len(&d), 2039);
-    let error = d.engine.set_mh_table(size(16)).unwrap_err();
-    assert!(error.message.contains("no room for 65521 picks"), "{error}");
-    assert_eq!((len(&d), d.engine.mh_table()), (2039, size(11)));
+    // With another change beside it, which must not come through either.
+    let mut larger = sized(&d, 16);
+    larger.apply(&[add(81, 7), delete(80, 2), Edit::AddService { service: spec(vip(82)) }]).unwrap();
+    let error = d.engine.reconcile(&larger).unwrap_err();
+    assert!(error.message.contains("TCP 10.9.0.10:80: no room for 65521 picks twice in a table of 16384"), "{error}");
+    assert_eq!(len(&d), 2039);
+    assert_eq!(d.engine.services().services.iter().map(|s| s.servers.len()).collect::<Vec<_>>(), [2, 0]);
     d.edit(&[delete(80, 1)]);
     assert_eq!(len(&d), 2039);
     // Another service of the kind has the size too.
@@ -119,6 +128,34 @@ fn mh_tables_change_their_size() {
     let other = d.lookup(&key_of(&vip(81))).unwrap();
     let s = d.engine.services.memory.read(other).unwrap();
     assert_eq!(s.plans[Service::plan_of(s.cursor)].len, 2039);
+}
+
+/// The next daemon goes on with the size that is kept, also where the one before was ended between maps and file.
+#[test]
+fn mh_tables_keep_their_size_over_a_restart() {
+    let mut d = Director::new(&Sizes { picks: 65_536, ..SIZES });
+    d.desired.behaviour.schedulers.mh_tab_index = TableSize::from_index(9).unwrap();
+    d.edit(&[Edit::AddService { service: with(80, SchedulerKind::Mh) }, add(80, 1), add(80, 2)]);
+    let element = d.lookup(&key_of(&vip(80))).unwrap();
+    let plan = |d: &Director| {
+        let s = d.engine.services.memory.read(element).unwrap();
+        s.plans[Service::plan_of(s.cursor)]
+    };
+    assert_eq!(plan(&d).len, 509);
+    let mut e = d.restarted();
+    e.edit(&[]);
+    assert_eq!(plan(&e).len, 509);
+    e.engine.replan(&[element]);
+    e.edit(&[edit(80, server(2, 3))]);
+    assert_eq!(plan(&e).len, 509);
+    let mut f = e.restarted();
+    f.desired.behaviour.schedulers.mh_tab_index = TableSize::from_index(8).unwrap();
+    f.edit(&[]);
+    assert_eq!(plan(&f).len, 251);
+    let mut g = f.restarted();
+    g.desired.behaviour = crate::model::Behaviour::default();
+    g.edit(&[]);
+    assert_eq!(plan(&g).len, 4093);
 }
 
 /// A mark that a killed daemon left behind, its message lost: the next one takes it off, so that it hears of counts again.
