@@ -306,13 +306,16 @@ fn sloppy_conversations() -> Result<()> {
     Ok(())
 }
 
+/// How a connection ends, and whether a SYN on it makes a new one.
+type Closed<'a> = (Forwarding, &'a [(By, u8)], bool);
+
 /// `conn_reuse_mode`: a SYN on a finished connection makes a new one, of the server whose turn it is; with 0 it continues the old one.
 #[test]
 fn ports_used_again() -> Result<()> {
     if !possible() {
         return Ok(());
     }
-    let closed: [(Forwarding, &[(By, u8)], bool); 6] = [
+    let closed: [Closed<'_>; 6] = [
         (Forwarding::Nat, &[(Client, RST)], true),
         (Forwarding::Nat, &[(Client, FIN), (Server, FIN)], true),
         (Forwarding::Nat, &[(Client, FIN)], false),

@@ -1,6 +1,6 @@
 //! HTTP over a listener, guarded against clients that are slow, half open or too many.
 //!
-//! A connection is for one request. [`clients`](super::clients) has the places and says who gives way.
+//! A connection is for one request. `clients` has the places and says who gives way.
 //!
 //! The trap: a client that stops reading would hold its connection for ever, as HTTP has no timeout for that. Writing is therefore
 //! given up when nothing moves for `WRITE_TIME`.

@@ -24,6 +24,7 @@ mod plan;
 mod ports;
 mod reading;
 mod reconcile;
+mod replan;
 mod services;
 mod slots;
 mod stats;

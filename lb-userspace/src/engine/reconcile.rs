@@ -431,41 +431,4 @@ impl Engine {
         }
         self.services.retire(running);
     }
-
-    /// Services whose signals came in, by their elements: each gets a plan from the counters as they are now.
-    pub fn replan(&mut self, slots: &[u32]) {
-        self.signals += slots.len() as u64;
-        for slot in slots {
-            let Some(id) = self.by_slot.get(slot).copied() else { continue };
-            if let Some(running) = self.running.get_mut(&id) {
-                self.services.replan(running, &self.dests);
-            }
-        }
-    }
-
-    /// Plans again what depends on counters, and where connections ended without a packet: nobody signals that. So do plans that leave
-    /// an overloaded server out.
-    fn replan_counted(&mut self) {
-        let looks = |r: &Running| plan::is_counted(r.planner.kind()) || r.planner.plan().low_water().is_some();
-        for running in self.running.values_mut().filter(|r| looks(r)) {
-            let now: Vec<(u64, u64)> = running.candidates(&self.dests).iter().map(|s| (s.active, s.inactive)).collect();
-            if running.basis != now {
-                self.services.replan(running, &self.dests);
-                running.basis = now;
-            }
-        }
-    }
-
-    /// Two seconds went by: moves the rates, and frees what has rested long enough.
-    pub fn estimate(&mut self) {
-        self.replan_counted();
-        self.services.slots.aged();
-        self.services.picks.aged();
-        self.dests.aged();
-        for address in self.hops.let_go() {
-            self.refresh(address);
-        }
-        self.hops.aged();
-        self.tick_rates();
-    }
 }

@@ -1,5 +1,7 @@
 //! Cost of a packet, by BPF_PROG_TEST_RUN: a table, and JSON. Run it as `cargo xtask bench`.
 
+#[path = "bench/memory.rs"]
+mod memory;
 #[path = "bench/sweep.rs"]
 mod sweep;
 
@@ -357,28 +359,6 @@ fn measure(bed: &mut Bed, list: &[(Case, Spread)], method: Forwarding, connectio
     Ok(())
 }
 
-/// Bytes of map memory for one connection, by the kernel's account of the maps that grow with the table.
-fn memory(args: &Args) -> Result<Vec<(&'static str, f64)>> {
-    use std::os::fd::{AsFd, AsRawFd};
-    let bed = Bed::new(false, Forwarding::Dr, args.connections, args)?;
-    let capacity = f64::from(args.connections + args.connections / 4);
-    let account = |name: &str| -> Result<f64> {
-        let aya::maps::Map::Array(map) = bed.d.ebpf.map(name).with_context(|| format!("no map {name}"))? else {
-            bail!("{name} is no array");
-        };
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
-        let line = info.lines().find_map(|l| l.strip_prefix("memlock:")).context("no memlock")?;
-        Ok(line.trim().parse::<f64>()?)
-    };
-    let mut rows = Vec::new();
-    for (family, index, conns) in [("IPv4", "LVX_INDEX4", "LVX_CONNS4"), ("IPv6", "LVX_INDEX6", "LVX_CONNS6")] {
-        let bytes = (account(index)? + account(conns)?) / capacity;
-        println!("{family}: {bytes:.0} bytes of map memory a connection, by any method (targets: 160 DR and TUN, 320 NAT)");
-        rows.push((family, bytes));
-    }
-    Ok(rows)
-}
-
 /// Cost of a packet with few services and with many.
 fn services(args: &Args, rows: &mut Vec<Row>) -> Result<()> {
     for (case, flags) in [(Case::Forward(Forwarding::Dr), flag::ACK), (Case::Foreign, flag::ACK)] {
@@ -428,7 +408,7 @@ fn main() -> Result<()> {
         println!("\nratio here: to the same with one service");
         services(&args, &mut rows)?;
         println!();
-        sizes = memory(&args)?;
+        sizes = memory::memory(&args)?;
     }
     if args.json.is_some() {
         let mut all: Vec<_> = rows

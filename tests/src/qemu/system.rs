@@ -41,9 +41,10 @@ for m in $($B cat /modules/order); do
     *) $B insmod "/modules/$m" ;;
     esac || echo "init: no module $m"
 done
-$B mount -t ext4 /dev/vda /root || $B poweroff -f
-for d in proc sys dev; do $B mount --move /$d /root/$d; done
-exec $B switch_root /root /lib/systemd/systemd
+$B mkdir -p /disk
+$B mount -t ext4 /dev/vda /disk || $B poweroff -f
+for d in proc sys dev; do $B mount --move /$d /disk/$d; done
+exec $B switch_root /disk /lib/systemd/systemd
 "#;
 
 /// What it takes to get at the disk.
