@@ -227,3 +227,45 @@ fn stay_and_detach() -> Result<()> {
     assert!(!attached()? && !h.lvxd.pins.exists());
     Ok(())
 }
+
+/// The tables of `mh` change their size while connections last; clients keep going to one server, before, after, and after a kill.
+#[test]
+fn size_of_mh_tables() -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let mut h = HttpLab::new(Layout::TwoArms, Method::Nat, false, 3)?;
+    let path = h.lvxd.files().join("new.toml");
+    let name = path.to_string_lossy().into_owned();
+    let service = file(&h, "mh", &[(0, 1), (1, 1), (2, 1)]);
+    std::fs::write(&path, &service)?;
+    h.lvxd.adm(&format!("apply {name}"))?;
+    // All connections are one client's, which the table gives one server.
+    let one_server = |h: &HttpLab| -> Result<String> {
+        let shares = h.requests(6)?;
+        ensure!(shares.len() == 1, "{shares:?}");
+        Ok(shares.into_keys().next().unwrap_or_default())
+    };
+    let mut held = connect(&h.lab.client, h.service())?;
+    let who = ask(&mut held)?;
+    assert_eq!(one_server(&h)?, who);
+    let with = |index: u32| format!("[schedulers]\nmh_tab_index = {index}\n{service}");
+    std::fs::write(&path, with(16))?;
+    let plan = h.lvxd.adm(&format!("plan {name}"))?;
+    assert!(plan.contains("~ schedulers.mh_tab_index: 12 -> 16\n"), "{plan}");
+    h.lvxd.adm(&format!("apply {name}"))?;
+    assert_eq!(ask(&mut held)?, who, "a connection stays");
+    let after = one_server(&h)?;
+    std::fs::write(&path, with(7))?;
+    let o = h.lvxd.try_adm(&format!("apply {name}"))?;
+    assert_eq!(o.status.code(), Some(1));
+    assert!(text(&o).contains("new.toml:2:16: schedulers.mh_tab_index: 7 is not within 8 to 17"), "{}", text(&o));
+    assert!(h.lvxd.adm("export")?.contains("mh_tab_index = 16"));
+    h.lvxd.end(Signal::KILL)?;
+    assert_eq!(one_server(&h)?, after, "without a daemon");
+    h.lvxd.start_again(&[])?;
+    assert!(h.lvxd.adm("export")?.contains("mh_tab_index = 16"), "it is kept");
+    assert_eq!(one_server(&h)?, after);
+    assert_eq!(ask(&mut held)?, who);
+    Ok(())
+}

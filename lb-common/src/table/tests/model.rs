@@ -264,6 +264,9 @@ impl Pair {
                         continue;
                     }
                     want.live += 1;
+                    if !self.template(&l) {
+                        want.states[usize::from(l.state)] += 1;
+                    }
                     if self.template(&l) && reached(self.now, l.expires) && self.references(i) > 0 {
                         self.live.get_mut(&i).unwrap().expires = self.now.wrapping_add(ticks_of_seconds(TEMPLATE_REARM_S));
                     }
