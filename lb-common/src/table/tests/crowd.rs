@@ -11,6 +11,11 @@ const fn worst(buckets: u32) -> u32 {
 
 /// Fills a table for `n` connections up to its last record, then replaces random ones `rounds` times as many. How many found no place.
 fn crowd(n: u32, seed: u64, rounds: u32) -> u32 {
+    crowd_with(n, records_for(n), seed, rounds)
+}
+
+/// The same with `filled` connections.
+fn crowd_with(n: u32, filled: u32, seed: u64, rounds: u32) -> u32 {
     let records = records_for(n);
     let buckets = buckets_for(n);
     let m = Table::new(buckets, records, 1);
@@ -26,8 +31,8 @@ fn crowd(n: u32, seed: u64, rounds: u32) -> u32 {
             other => panic!("{other:?}"),
         }
     };
-    let live: Vec<u32> = (0..records).map(|_| make_one()).collect();
-    for _ in 0..u64::from(records) * u64::from(rounds) {
+    let live: Vec<u32> = (0..filled).map(|_| make_one()).collect();
+    for _ in 0..u64::from(filled) * u64::from(rounds) {
         dice ^= dice << 13;
         dice ^= dice >> 7;
         dice ^= dice << 17;
@@ -58,11 +63,15 @@ fn small_tables_too() {
     }
 }
 
-/// 1,100,000 connections, as crowded as can be; at 10,000,000 the index is 36 % full.
+/// 1,100,000 connections at the worst ratio; at 10,000,000 the index is 36 % full. Filled to what is configured, not to the last of the
+/// spare records: there about one creation in a million finds no place, and its record is back only when the hand comes round.
 #[test]
 #[ignore = "slow"]
 fn a_million_at_the_worst_ratio() {
-    assert_eq!(crowd(worst(1 << 19), 5, 2), 0);
+    let n = worst(1 << 19);
+    for seed in 5..8 {
+        assert_eq!(crowd_with(n, n, seed, 2), 0, "{seed}");
+    }
 }
 
 /// Of all sizes the fullest is the one tested: entries are never more than 64 % of what the index has room for.
