@@ -24,7 +24,8 @@ pub const FILTER_BITS: u32 = 1 << 18;
 pub const MAX_PICK_TRIES: u32 = 64;
 /// Buckets that one key may be stored in. A table with as many connections as it has records for fills 64 % of the index at most. In a
 /// simulation of 65,536 buckets after long coming and going, 4 choices had no place for one entry in 8,000 at 60 % and one in 800 at 70 %; 8
-/// had one for all at 60 %, and missed one in a million at 64 % and one in 600,000 at 70 %. Lookups do not pay for it: they go past a bucket only if entries did.
+/// had one for all at 60 %, and missed one in 600,000 at 70 %. Filled to 64 % with a million connections, one creation had none.
+/// Lookups do not pay for it: they go past a bucket only if entries did.
 pub const CHOICES: u32 = 8;
 /// Index entries in a bucket.
 pub const BUCKET_ENTRIES: usize = 7;
