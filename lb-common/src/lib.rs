@@ -20,6 +20,7 @@ pub mod family;
 pub mod filter;
 pub mod hash;
 pub mod limits;
+pub mod load;
 pub mod note;
 pub mod once;
 pub mod proto;

@@ -1,7 +1,7 @@
 //! Limits, capacities and the names of the maps, in one place.
 
 /// Version of every layout and algorithm that pinned maps depend on. A daemon refuses maps that carry another one.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Connections of one family that the table holds by default.
 pub const DEFAULT_CONNECTIONS: u32 = 1_000_000;
@@ -22,6 +22,10 @@ pub const FILTER_BITS: u32 = 1 << 18;
 
 /// Real servers that a new connection tries, in ring order, before it is refused for want of a usable one.
 pub const MAX_PICK_TRIES: u32 = 64;
+/// Vacancies of a service that are remembered ([`crate::service::Service::vacancies`]); a power of two.
+pub const VACANCIES: usize = 32;
+/// Vacancies that a new connection looks at.
+pub const VACANCY_TRIES: u32 = 4;
 /// Buckets that one key may be stored in. A table with as many connections as it has records for fills 64 % of the index at most. In a
 /// simulation of 65,536 buckets after long coming and going, 4 choices had no place for one entry in 8,000 at 60 % and one in 800 at 70 %; 8
 /// had one for all at 60 %, and missed one in 600,000 at 70 %. Filled to 64 % with a million connections, one creation had none.

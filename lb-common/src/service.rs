@@ -5,6 +5,9 @@
 //! that the daemon replaces a plan with one compare-and-swap on the cursor and knows exactly how many picks of the old
 //! one were taken.
 
+use crate::limits::VACANCIES;
+use crate::load::Measure;
+
 /// Key of the services hash. Port in network byte order; an IPv4 address in the first four bytes of `addr`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -43,6 +46,16 @@ pub const HASH_FALLBACK: u32 = 1 << 5;
 /// [`Service::flags`]: the plan depends on connection counts: the daemon wants to know when they change.
 pub const COUNTED: u32 = 1 << 6;
 
+/// [`Service::flags`]: the next connection is the least loaded server's, so that a server with one connection less is a better choice than
+/// the plan knew ([`Service::vacancies`]); by which [`Measure`] is in [`EXPECTED`] and [`WEIGHTED`].
+pub const LEAST: u32 = 1 << 7;
+/// With [`LEAST`]: [`Measure::Weighted`].
+pub const WEIGHTED: u32 = 1 << 8;
+/// With [`LEAST`]: [`Measure::Expected`].
+pub const EXPECTED: u32 = 1 << 9;
+/// With [`LEAST`]: but a server without active connections comes first, whatever its weight.
+pub const IDLE_FIRST: u32 = 1 << 10;
+
 /// A region of the picks map.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -74,9 +87,21 @@ pub struct Service {
     /// For each plan the position at which it goes on after its last pick, below its length (or 0). What comes before is right for the
     /// counts that the plan was made for, once; what follows is a cycle for as long as nobody makes another plan.
     pub again: [u32; 2],
+    /// Servers that lost an active connection so far.
+    pub vacated: u64,
+    /// How many of these were looked at, or are in the plan.
+    pub filled: u64,
+    /// The last of them, at their number modulo the length.
+    ///
+    /// A plan of the least loaded servers is made for the counts of one moment. New connections make it no worse: it has counted them
+    /// ahead. Connections that end do, by one place each; that place is here until a new connection takes it or the daemon, which is told at the
+    /// same time, has made the next plan. So the choice is as good as if it were made anew for each connection, however late the daemon is.
+    pub vacancies: [u32; VACANCIES],
+    /// Zero.
+    pub reserved: [u64; 6],
 }
 
-const _: () = assert!(size_of::<Service>() == 64);
+const _: () = assert!(size_of::<Service>() == 256);
 
 impl Plan {
     /// Position of a pick, if `taken` were taken before it, in a plan that goes on at `again`; 0 in an empty one.
@@ -99,6 +124,21 @@ impl Service {
     #[must_use]
     pub const fn plan_of(cursor: u64) -> usize {
         (cursor >> 63) as usize
+    }
+
+    /// What is load to a service with these flags, if it wants the least loaded server.
+    #[inline(always)]
+    #[must_use]
+    pub const fn measure(flags: u32) -> Option<Measure> {
+        if flags & LEAST == 0 {
+            None
+        } else if flags & EXPECTED != 0 {
+            Some(Measure::Expected)
+        } else if flags & WEIGHTED != 0 {
+            Some(Measure::Weighted)
+        } else {
+            Some(Measure::Plain)
+        }
     }
 
     /// Picks taken from the plan in use.

@@ -330,7 +330,7 @@ pub fn change<F: Ip>(index: u32, packet: u32, ctl: u64) -> u32 {
             }
         } else if table::change_state::<F, Maps>(&Maps, c, dest, current, next) {
             if tcp::is_active(next) != tcp::is_active(state) {
-                open::counts_changed(dest);
+                open::counts_changed(dest, tcp::is_active(state));
             }
             return next as u32;
         }

@@ -27,3 +27,4 @@ pub mod open;
 pub mod raw;
 pub mod reply;
 pub mod transmit;
+pub mod vacancy;

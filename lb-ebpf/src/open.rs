@@ -5,14 +5,14 @@ use crate::icmp::{self, Problem};
 use crate::ip::{Ip, is_syn};
 use crate::memory::Maps;
 use crate::raw::{ETH, get};
-use crate::{atomics, count, maps, once};
+use crate::{atomics, count, maps, once, vacancy};
 use aya_ebpf::programs::XdpContext;
 use lb_common::config::{Config, EXPIRE_QUIESCENT_TEMPLATE, SLOPPY_TCP};
 use lb_common::conn::{self, CONFIRMED, REVERSE, TEMPLATE};
 use lb_common::dest::{PRESENT, USABLE, next_hop};
 use lb_common::limits::MAX_PICK_TRIES;
 use lb_common::service::{
-    COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, ONE_PACKET, PERSISTENT, Plan, Service, ServiceKey,
+    COUNTED, HASH_FALLBACK, HASH_PORT, HASH_SIP, HASHED, LEAST, ONE_PACKET, PERSISTENT, Plan, Service, ServiceKey,
 };
 use lb_common::table::{self, Created, Tuple};
 use lb_common::tcp::{self, Direction};
@@ -23,7 +23,7 @@ use lb_common::{csum, filter, hash, proto, sched_hash};
 pub const CONFLICT: u64 = Outcome::drop(Verdict::DroppedConflict).pack();
 
 /// [`pick`]'s answer where there is none.
-const NO_PICK: u64 = 1 << 32;
+pub(crate) const NO_PICK: u64 = 1 << 32;
 
 /// Whether the service filter has a flow's destination, or its address with every port.
 #[inline(always)]
@@ -227,13 +227,17 @@ fn signal(index: u32, service: *mut Service) {
     }
 }
 
-/// A server has one active connection more or less, as its counts say already: its service's scheduler may want to know.
+/// A server has one active connection more, or less if one `ended`, as its counts say already: its service's scheduler may want to know.
 #[inline(always)]
-pub fn counts_changed(dest: u32) {
+pub fn counts_changed(dest: u32, ended: bool) {
     let Some(d) = maps::LVX_DESTS.get(dest) else { return };
     let Some(service) = maps::LVX_SERVICES.get_ptr_mut(d.service) else { return };
     // SAFETY: a map value. A server that was removed may name another service by now, which is asked in vain.
-    if unsafe { (*service).flags } & COUNTED != 0 {
+    let flags = unsafe { (*service).flags };
+    if ended && flags & LEAST != 0 {
+        vacancy::leave(service, dest);
+    }
+    if flags & COUNTED != 0 {
         signal(d.service, service);
     }
 }
@@ -259,6 +263,28 @@ fn look_up(plan: Plan, flags: u32, folded: u32, port: u16) -> u64 {
     picked
 }
 
+/// The server whose turn it is by a service's plan, which it does not take; or [`NO_PICK`].
+#[inline(always)]
+fn next_of_plan(service: *mut Service) -> u64 {
+    // SAFETY: a map value.
+    let (cursor, plan, again) = unsafe {
+        let cursor = atomics::load(&raw const (*service).cursor);
+        if Service::plan_of(cursor) == 0 {
+            (cursor, (*service).plans[0], (*service).again[0])
+        } else {
+            (cursor, (*service).plans[1], (*service).again[1])
+        }
+    };
+    if plan.len == 0 {
+        return NO_PICK;
+    }
+    let position = plan.position(Service::taken(cursor), again);
+    match maps::LVX_PICKS.get(plan.base.wrapping_add(position)) {
+        Some(&dest) => dest as u64,
+        None => NO_PICK,
+    }
+}
+
 /// The next usable server of a plan, or [`NO_PICK`]; of a client whose address folds to `folded` where the plan is a table.
 ///
 /// The cursor counts every pick that was taken or skipped, so that a server that cannot take its turn gives it to the next one
@@ -270,7 +296,19 @@ fn look_up(plan: Plan, flags: u32, folded: u32, port: u16) -> u64 {
 pub extern "C" fn lvx_pick(index: u32, folded: u32, port: u32) -> u64 {
     let Some(service) = maps::LVX_SERVICES.get_ptr_mut(index) else { return NO_PICK };
     // SAFETY: a map value.
-    let (cursor, plan, again, flags) = unsafe {
+    let flags = unsafe { (*service).flags };
+    if let Some(measure) = Service::measure(flags) {
+        // SAFETY: as above.
+        let waiting = unsafe { atomics::load(&raw const (*service).vacated) != atomics::load(&raw const (*service).filled) };
+        if waiting {
+            let vacant = vacancy::fill(index, service, flags, measure, next_of_plan(service));
+            if vacant != NO_PICK {
+                return vacant;
+            }
+        }
+    }
+    // SAFETY: as above.
+    let (cursor, plan, again) = unsafe {
         let cursor = atomics::add(&raw mut (*service).cursor, 1);
         let (plan, again) = if Service::plan_of(cursor) == 0 {
             ((*service).plans[0], (*service).again[0])
@@ -280,7 +318,7 @@ pub extern "C" fn lvx_pick(index: u32, folded: u32, port: u32) -> u64 {
         if Service::taken(cursor) >= (*service).low_water {
             signal(index, service);
         }
-        (cursor, plan, again, (*service).flags)
+        (cursor, plan, again)
     };
     if plan.len == 0 {
         return NO_PICK;
@@ -316,7 +354,7 @@ pub extern "C" fn lvx_pick(index: u32, folded: u32, port: u32) -> u64 {
 
 /// Whether a new connection may go to a server: it is there, has weight, and is not over its threshold.
 #[inline(always)]
-fn usable(dest: u32) -> bool {
+pub(crate) fn usable(dest: u32) -> bool {
     let Some(d) = maps::LVX_DESTS.get(dest) else { return false };
     let Some(n) = maps::LVX_DEST_CONNS.get(dest) else { return false };
     d.flags & USABLE == USABLE && n.overloaded == 0
@@ -363,7 +401,7 @@ pub fn make<F: Ip>(ctx: &XdpContext, dest: u32, template: u32, miss: u64) -> u64
                 // SAFETY: this CPU's map value.
                 unsafe { (*s).connections += 1 };
             }
-            counts_changed(dest);
+            counts_changed(dest, false);
             MISS
         }
         Created::Exists(_) => MISS,

@@ -153,6 +153,7 @@ impl Engine {
             mh_differ: true,
             stepped_ns,
             resumed: stepped_ns != 0,
+            at_rest: None,
             table4,
             table6,
             swept: Arc::default(),

@@ -245,6 +245,12 @@ impl Dests {
         shown(&self.conns, slot)
     }
 
+    /// Active and inactive connections of an element.
+    pub(super) fn active_and_inactive(&self, slot: u32) -> (u64, u64) {
+        let count = |offset| self.conns.u64(slot, offset).load(Ordering::Relaxed);
+        (count(offset_of!(DestConns, active)), count(offset_of!(DestConns, inactive)))
+    }
+
     fn refers(&self, slot: u32) -> u64 {
         let n = self.counts(slot);
         // Wrapping: a count in the middle of being moved may stand at -1 for an instant.

@@ -80,6 +80,8 @@ pub struct Engine {
     stepped_ns: u64,
     /// That was in an earlier daemon.
     resumed: bool,
+    /// All rates were 0 when so many packets had been seen.
+    at_rest: Option<u64>,
     /// Size of the tables of `mh`.
     mh_table: TableSize,
     /// Whether tables of `mh` may have another size than that.

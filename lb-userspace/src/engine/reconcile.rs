@@ -8,7 +8,7 @@ use super::dests::Claim;
 use super::diff::{Diff, State, common_ends, diff, places, remainder};
 use super::picks::Region;
 use super::plan::{self, planner};
-use super::services::Running;
+use super::services::{Running, Why};
 use super::{Engine, answerers, stats};
 use crate::api::Stats;
 use crate::model::{Desired, EditError, EditErrorKind, SchedulerKind, ServerId, ServerSpec, ServiceId, ServiceState, Timeouts};
@@ -386,7 +386,7 @@ impl Engine {
         }
         self.services.edit(&running);
         if p.replan {
-            self.services.replan(&mut running, &self.dests);
+            self.services.replan(&mut running, &self.dests, Why::Configured);
         }
         for region in old.into_iter().flatten().chain(inherited.into_iter().flatten()) {
             self.services.picks.retire(region);

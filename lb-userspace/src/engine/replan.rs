@@ -1,5 +1,6 @@
 //! Asking the schedulers again, when the packet path says that counts changed and every two seconds.
 
+use super::services::Why;
 use super::*;
 
 impl Engine {
@@ -9,7 +10,7 @@ impl Engine {
         for slot in slots {
             let Some(id) = self.by_slot.get(slot).copied() else { continue };
             if let Some(running) = self.running.get_mut(&id) {
-                self.services.replan(running, &self.dests);
+                self.services.replan(running, &self.dests, Why::Counts);
             }
         }
     }
@@ -19,11 +20,13 @@ impl Engine {
     fn replan_counted(&mut self) {
         let looks = |r: &Running| plan::is_counted(r.planner.kind()) || r.planner.plan().low_water().is_some();
         for running in self.running.values_mut().filter(|r| looks(r)) {
-            let now: Vec<(u64, u64)> = running.candidates(&self.dests).iter().map(|s| (s.active, s.inactive)).collect();
-            if running.basis != now {
-                self.services.replan(running, &self.dests);
-                running.basis = now;
+            let count = |&slot: &u32| self.dests.active_and_inactive(slot);
+            if running.servers.iter().map(count).eq(running.basis.iter().copied()) {
+                continue;
             }
+            let now = running.servers.iter().map(count).collect();
+            self.services.replan(running, &self.dests, Why::Counts);
+            running.basis = now;
         }
     }
 

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 
 /// Attempts to change plans between two picks, before the change is made between any two.
 const SWAP_TRIES: u32 = 64;
+/// The same for plans of the least loaded servers, which then stay while half of them is left.
+const LEAST_TRIES: u32 = 3;
 /// Epochs; the bit between them and [`CURSOR_PLAN`] stays free, so that no count of picks ever carries into that.
 const EPOCHS: u64 = (1 << 30) - 1;
 
@@ -74,6 +76,15 @@ pub(super) struct Services {
     pub(super) slots: Slots,
     pub(super) picks: Picks,
     pub(super) planned: Planned,
+}
+
+/// Why a plan is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// The service or its servers are others: what was planned does not hold.
+    Configured,
+    /// Counts changed.
+    Counts,
 }
 
 /// Plans made so far.
@@ -139,6 +150,11 @@ impl Services {
         self.notes.write(service.slot, &note);
     }
 
+    /// When the estimator took its last step.
+    pub(super) fn note_step(&self, service: &Running, stepped_ns: u64) {
+        self.notes.u64(service.slot, offset_of!(ServiceNote, stepped_ns)).store(stepped_ns, Ordering::Release);
+    }
+
     /// The plan that is in use, as far as it can be read, and where it goes on after its last pick.
     pub(super) fn plan_in_use(&self, slot: u32) -> (Vec<u32>, u32) {
         let Some(s) = self.memory.read(slot) else { return (Vec::new(), 0) };
@@ -179,7 +195,7 @@ impl Services {
         let (flags, persist_ticks, persist_mask) = element(&service.state.spec);
         let low_water = u32::MAX;
         self.memory.write(service.slot, &Service { flags, persist_ticks, persist_mask, low_water, ..Service::default() });
-        self.replan(service, dests);
+        self.replan(service, dests, Why::Configured);
         let key = key_of(&service.state.spec.id);
         self.filter.add(&key);
         self.keys.insert(key, service.slot).inspect_err(|_| self.filter.remove(&key))
@@ -226,39 +242,53 @@ impl Services {
     /// plan is made again from where they got to, so that no pick is repeated or left out. Under a flood that never leaves a
     /// gap the swap is forced in the end: the count of picks is exact even then, only a few picks are repeated.
     ///
+    /// A plan of the least loaded servers is as good as a new one while there is enough left of it, for vacancies keep it so: it stays where
+    /// packets leave no gap. Vacancies that the new plan's counts knew are cleared after the swap, and one that was filled while it was made is as
+    /// good a reason to make it again as a pick.
+    ///
     /// A packet that read the cursor before the last change but one may find its position overwritten: it gets another pick of the
     /// same service.
-    pub(super) fn replan(&mut self, service: &mut Running, dests: &Dests) {
+    pub(super) fn replan(&mut self, service: &mut Running, dests: &Dests, why: Why) {
         let began = Instant::now();
-        self.make_plan(service, dests);
+        self.make_plan(service, dests, why);
         self.planned.plans += 1;
         self.planned.took += began.elapsed();
     }
 
-    fn make_plan(&self, service: &mut Running, dests: &Dests) {
+    fn make_plan(&self, service: &mut Running, dests: &Dests, why: Why) {
         let flow = plan::flow(&service.state.spec);
+        let m = |offset| self.memory.u64(service.slot, offset);
+        let (cursor, vacated, filled) = (m(CURSOR), m(offset_of!(Service, vacated)), m(offset_of!(Service, filled)));
         // First, so that whatever changes from here on is signalled again.
         self.memory.u32(service.slot, offset_of!(Service, signalled)).store(0, Ordering::SeqCst);
-        let candidates = service.candidates(dests);
-        let cursor = self.memory.u64(service.slot, CURSOR);
         let mut tries = 0;
         loop {
             let seen = cursor.load(Ordering::Acquire);
             let taken = Service::taken(seen);
+            let (ended, begun) = (vacated.load(Ordering::SeqCst), filled.load(Ordering::SeqCst));
+            // After these: what they do not tell until the swap, the counts do.
+            let candidates = service.candidates(dests);
             let draft = service.planner.draft(&candidates, &flow, taken);
             let next = 1 - Service::plan_of(seen);
             self.write_plan(service, next, draft.plan());
             let flags = plan::flags(service.planner.kind(), draft.plan());
             self.set_flags(service.slot, plan::FLAGS, flags);
+            let least = Service::measure(flags).is_some();
             let start = flipped(seen);
-            if tries < SWAP_TRIES {
-                if cursor.compare_exchange(seen, start, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                    service.planner.commit(draft);
-                    return;
-                }
-                tries += 1;
-            } else {
+            let undisturbed = !least || filled.load(Ordering::SeqCst) == begun;
+            if undisturbed && cursor.compare_exchange(seen, start, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                // If it fails, one more was looked at meanwhile.
+                let _ = filled.compare_exchange(begun, ended, Ordering::AcqRel, Ordering::Acquire);
+                service.planner.commit(draft);
+                return;
+            }
+            tries += 1;
+            if least && why == Why::Counts && tries >= LEAST_TRIES && taken < service.planner.plan().again() / 2 {
+                return;
+            }
+            if tries >= SWAP_TRIES {
                 let last = cursor.swap(start, Ordering::AcqRel);
+                filled.store(ended, Ordering::Release);
                 // What was taken meanwhile belongs to the plan before: the place in the schedule is that, if not the plan.
                 let settled = service.planner.draft(&candidates, &flow, Service::taken(last));
                 service.planner.commit(if Service::taken(last) == taken { draft } else { settled });

@@ -67,6 +67,13 @@ impl Counters {
         })
     }
 
+    /// All packets that the program has seen: where these are no more than before, nothing else is either.
+    pub(super) fn packets(&self) -> u64 {
+        let verdicts = offset_of!(Cpu, verdicts);
+        let of_cpu = |cpu| (0..NAMES.len()).map(move |i| self.cpus.u64(cpu, verdicts + i * 8).load(Ordering::Relaxed));
+        (0..self.cpus.len()).flat_map(of_cpu).fold(0, u64::wrapping_add)
+    }
+
     /// Packets by verdict.
     pub(super) fn verdicts(&self) -> Vec<VerdictView> {
         let count = |i: usize| {
@@ -153,6 +160,11 @@ impl Estimator {
             in_bytes: step(a.in_bytes, seen.in_bytes, BYTES_SHIFT),
             out_bytes: step(a.out_bytes, seen.out_bytes, BYTES_SHIFT),
         };
+    }
+
+    /// Whether a step at these counters would change nothing.
+    pub(super) fn rests_at(&self, now: &Stats) -> bool {
+        self.last == *now && self.average == Stats::default()
     }
 
     /// Per second.

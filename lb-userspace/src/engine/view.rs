@@ -36,15 +36,31 @@ impl Engine {
         n.active.wrapping_add(n.inactive)
     }
 
-    /// Moves the rates by one step of the estimator.
+    /// Moves the rates by one step of the estimator. Where no packet came since all rates were 0 there is nothing to look at.
     pub(super) fn tick_rates(&mut self) {
         let now = monotonic_ns();
         // The first step after a restart is longer than others.
         let since = std::mem::take(&mut self.resumed).then(|| now.saturating_sub(self.stepped_ns));
         self.stepped_ns = now;
-        let tick = |estimator: &mut Estimator, total: &Stats| match since {
-            Some(ns) => estimator.tick_after(total, ns),
-            None => estimator.tick(total),
+        if let Some(any) = self.running.values().next() {
+            // The next daemon takes the latest of all.
+            self.services.note_step(any, now);
+        }
+        let packets = self.counters.packets();
+        if since.is_none() && self.at_rest == Some(packets) {
+            return;
+        }
+        let mut at_rest = true;
+        let mut tick = |estimator: &mut Estimator, total: &Stats| {
+            if estimator.rests_at(total) {
+                return false;
+            }
+            match since {
+                Some(ns) => estimator.tick_after(total, ns),
+                None => estimator.tick(total),
+            }
+            at_rest = false;
+            true
         };
         let mut running = std::mem::take(&mut self.running);
         for service in running.values_mut() {
@@ -52,13 +68,16 @@ impl Engine {
             for (&slot, raw) in service.servers.iter().zip(self.counters.dests(&service.servers)) {
                 let Some(server) = self.dests.get_mut(slot) else { continue };
                 total = plus(&total, &minus(&raw, &server.joined));
-                tick(&mut server.estimator, &minus(&raw, &server.base));
-                self.dests.note(slot);
+                if tick(&mut server.estimator, &minus(&raw, &server.base)) {
+                    self.dests.note(slot);
+                }
             }
-            tick(&mut service.estimator, &total);
-            self.services.note(service, now);
+            if tick(&mut service.estimator, &total) {
+                self.services.note(service, now);
+            }
         }
         self.running = running;
+        self.at_rest = at_rest.then_some(packets);
     }
 
     /// Sets counters and rates to 0, of one service and its servers, or of all.

@@ -6,42 +6,29 @@
 //! comes up. That is its trap: it must not outlive a plan.
 
 use super::{Pool, Server};
+use lb_common::load;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-/// What counts as load.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Measure {
-    /// Overhead, whatever the weight.
-    Plain,
-    /// Overhead for each unit of weight.
-    Weighted,
-    /// Active connections, the new one included, for each unit of weight.
-    Expected,
-}
+pub(super) use lb_common::load::Measure;
 
-/// Load over weight. `under` is not 0.
+/// Load over weight, in an order that no count and no weight upsets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    over: u64,
-    under: u32,
-}
+pub(super) struct Load(load::Load);
 
 impl Load {
     /// Of a server with weight.
     pub(super) fn of(measure: Measure, s: &Server) -> Self {
-        match measure {
-            Measure::Plain => Self { over: s.overhead(), under: 1 },
-            Measure::Weighted => Self { over: s.overhead(), under: s.weight.max(1) },
-            Measure::Expected => Self { over: s.active.saturating_add(1), under: s.weight.max(1) },
-        }
+        let active = s.active.min(u64::MAX - 1);
+        Self(load::Load::of(measure, s.overhead(), active, s.weight))
     }
 }
 
 impl Ord for Load {
     fn cmp(&self, other: &Self) -> Ordering {
-        (u128::from(self.over) * u128::from(other.under)).cmp(&(u128::from(other.over) * u128::from(self.under)))
+        let across = |a: load::Load, b: load::Load| u128::from(a.over) * u128::from(b.under);
+        across(self.0, other.0).cmp(&across(other.0, self.0))
     }
 }
 

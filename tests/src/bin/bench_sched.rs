@@ -170,7 +170,11 @@ struct Rig {
 
 impl Rig {
     /// Within the namespace of the calling thread, where `eth0` is. `events` are fed later.
+    ///
+    /// The core's thread and the one that feeds are on two CPUs, as a daemon and a busy network card are. On one they would take turns at
+    /// every frame, as a test run lets a woken thread go first; and where the kernel puts them differs from run to run.
     fn new(peer: &Ns, desired: &Desired, events: &[u64]) -> Result<Self> {
+        stay_on(1);
         let sizes = Sizes { connections: 1_000_000, services: 16_384, servers: 32_768, picks: 1 << 22, cpus: possible_cpus()? };
         let more = [("LVX_EVENTS", events.len().max(1) as u32)];
         let Director { mut ebpf, mut engine } = Director::load(lb_userspace::object::BENCH, &sizes, &[PROGRAM], &more)?;
@@ -200,6 +204,7 @@ impl Rig {
         let (more, network) = tokio::sync::mpsc::unbounded_channel();
         std::mem::forget(more);
         let (core, thread) = core.spawn(network)?;
+        stay_on(0);
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let rig = Self { ebpf, core, thread: Some(thread), runtime, ifindex, _drop: drop };
         rig.template()?;
@@ -302,8 +307,19 @@ fn desired(kind: SchedulerKind, servers: u32) -> Result<Desired> {
 
 fn on_a_wire<T: Send>(f: impl FnOnce(&Ns) -> Result<T> + Send) -> Result<T> {
     let (here, peer) = (Ns::new()?, Ns::new()?);
+    // What a host says of itself in IPv6 would be taken for frames of the benchmark.
+    for ns in [&here, &peer] {
+        ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")?;
+    }
     here.cable("eth0", &peer, "eth0", 1500)?;
     here.run(|| f(&peer))
+}
+
+/// Keeps this thread, and those that it starts from here on, on one CPU, if there are that many.
+fn stay_on(cpu: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    let _ = rustix::thread::sched_setaffinity(None, &set);
 }
 
 const EPOCH: u64 = 0x3fff_ffff;

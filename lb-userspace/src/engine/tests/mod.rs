@@ -245,6 +245,8 @@ impl Director {
         let add = |offset, n| self.stats.u64(at, offset).fetch_add(n, Ordering::Relaxed);
         add(offset_of!(DestStats, connections), connections);
         add(offset_of!(DestStats, in_bytes), in_bytes);
+        // No packet without a verdict.
+        self.cpus.u64(cpu, offset_of!(Cpu, verdicts) + 8).fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -45,6 +45,24 @@ fn rates_follow_the_kernels_estimator() {
     assert_eq!((v.rates.connections, v.servers[1].rates.connections, v.servers[0].rates.connections), (25, 25, 0));
 }
 
+/// Rates fall to nothing, and then nobody looks until the next packet, which counts in full.
+#[test]
+fn rates_at_rest_rise_again() {
+    let mut d = Director::new(&SIZES);
+    d.edit(&[add_service(80), add(80, 1)]);
+    let slot = d.slot(80, 1);
+    for _ in 0..2 {
+        d.count(1, slot, 200, 0);
+        d.engine.estimate();
+        assert_eq!(d.engine.service(&vip(80)).unwrap().rates.connections, 25);
+        for _ in 0..60 {
+            d.engine.estimate();
+        }
+        assert_eq!(d.engine.service(&vip(80)).unwrap().rates.connections, 0);
+        assert!(d.engine.at_rest.is_some());
+    }
+}
+
 #[test]
 fn services_are_shown_in_the_order_of_their_making() {
     let mut d = Director::new(&SIZES);
