@@ -1,11 +1,9 @@
 //! Every scheduler, connection by connection, against what the kernel's IPVS was recorded to choose: real TCP connections through XDP,
 //! the recorded commands, the recorded lists.
 
-use anyhow::{Context, Result, bail};
-use lvx_tests::lab::{Lab, Layout, Method, Nginx, Ns, possible, until};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use anyhow::{Context, Result};
+use lvx_tests::lab::{Lab, Layout, Method, Nginx, Ns, ask, connected, possible, until};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 const TEXT: &str = include_str!("../../lb-userspace/tests/golden/sequences.txt");
@@ -55,35 +53,6 @@ fn cases() -> Vec<(String, Vec<Step>)> {
     cases
 }
 
-/// A connection from `source`, one request on it: the number of the server that answered.
-fn request(client: &Ns, source: SocketAddrV4, to: SocketAddrV4) -> Result<Option<(u32, TcpStream)>> {
-    let fd = client.run(|| -> rustix::io::Result<_> {
-        let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-        rustix::net::sockopt::set_socket_reuseaddr(&fd, true)?;
-        bind(&fd, &SocketAddr::V4(source))?;
-        match connect(&fd, &SocketAddr::V4(to)) {
-            Ok(()) => Ok(Some(fd)),
-            Err(rustix::io::Errno::CONNREFUSED) => Ok(None),
-            Err(e) => Err(e),
-        }
-    });
-    let Some(fd) = fd.with_context(|| format!("{source} to {to}"))? else { return Ok(None) };
-    let mut stream = TcpStream::from(fd);
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n")?;
-    let mut text = String::new();
-    let mut buffer = [0; 4096];
-    while !text.ends_with('\n') || !text.contains("server-") {
-        let n = stream.read(&mut buffer)?;
-        if n == 0 {
-            bail!("closed after {text:?}");
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
-    }
-    let number: u32 = text.lines().last().unwrap_or_default().trim_start_matches("server-").parse()?;
-    Ok(Some((number + 1, stream)))
-}
-
 struct Replay<'a> {
     title: &'a str,
     client: &'a Ns,
@@ -113,9 +82,10 @@ impl Replay<'_> {
         let mut chosen = Vec::new();
         for i in 0..expected.len() {
             let source = self.source(label, i);
-            match request(self.client, source, service)? {
+            match connected(self.client, source, service)? {
                 None => chosen.push(None),
-                Some((server, stream)) => {
+                Some(mut stream) => {
+                    let server = ask(&mut stream)?;
                     chosen.push(Some(server));
                     if held {
                         self.held.push((server, stream));
@@ -250,7 +220,7 @@ fn wlc_through_tunnels() -> Result<()> {
 }
 
 /// Every recorded case is replayed here, or left out by name: those on firewall marks, and those that are about something else than
-/// schedulers, which `packets_edges`, `packets_persist` and others have.
+/// schedulers, which `e2e_recorded`, `packets_edges`, `packets_persist` and `packets_once` have.
 #[test]
 fn no_recorded_case_is_forgotten() {
     let here = ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "mh", "fo", "ovf", "lblc", "lblcr"];

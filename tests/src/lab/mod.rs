@@ -10,6 +10,7 @@ mod nginx;
 mod ns;
 mod pass;
 mod pty;
+mod request;
 mod topology;
 mod udp;
 
@@ -20,6 +21,7 @@ pub use nginx::Nginx;
 pub use ns::{Ns, Running, until};
 pub use pass::PassAll;
 pub use pty::Pty;
+pub use request::{ask, connected};
 pub use topology::{Lab, Layout, Method};
 pub use udp::UdpEcho;
 
