@@ -27,7 +27,7 @@ pub(super) struct Daemons {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     //! The description has every field that there is, and no other.
 
     use super::*;
@@ -69,7 +69,8 @@ mod tests {
         }
     }
 
-    fn check(title: &str, json: &str) {
+    /// Whether JSON has just the fields that are described below a title.
+    pub(in crate::cli) fn check(title: &str, json: &str) {
         let mut found = BTreeSet::new();
         fields(&serde_json::from_str(json).unwrap(), "", &mut found);
         assert_eq!(found, described(title), "docs/json.md, {title}");

@@ -41,19 +41,19 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "hold", "duration", "clients"])]
     trace: Option<PathBuf>,
     /// New connections a second.
-    #[arg(long, default_value = "100", value_name = "N", value_parser = positive)]
+    #[arg(long, default_value = "100", value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     rate: f64,
     /// How long they are active: fixed:SECONDS, exp:MEAN or pareto:SHAPE:SMALLEST.
     #[arg(long, default_value = "exp:1", value_name = "DISTRIBUTION")]
     hold: Holding,
     /// For how many seconds connections arrive.
-    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = positive)]
+    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = positive, allow_negative_numbers = true)]
     duration: f64,
     /// Distinct client addresses.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     clients: u32,
     /// How many seconds closed connections stay, as inactive ones.
-    #[arg(long, default_value = "120", value_name = "SECONDS", value_parser = not_negative)]
+    #[arg(long, default_value = "120", value_name = "SECONDS", value_parser = not_negative, allow_negative_numbers = true)]
     linger: f64,
     /// The same seed gives the same stream.
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -312,7 +312,7 @@ fn json(kind: SchedulerKind, o: &Outcome) -> String {
             .map(|(from_per_cent, samples)| JsonStep { from_per_cent, samples: *samples })
             .collect(),
     };
-    serde_json::to_string_pretty(&all).map_or_else(|e| format!("{{\"error\": \"{e}\"}}\n"), |text| text + "\n")
+    super::json::document(&all).unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}\n"))
 }
 
 #[cfg(test)]
@@ -363,6 +363,7 @@ Active connections of a server, in per cent of its fair share at that moment:
             let value: serde_json::Value = serde_json::from_str(&output(&(words + " --json")).unwrap()).unwrap();
             assert_eq!(value["scheduler"], kind.name());
             assert_eq!(value["servers"].as_array().unwrap().len(), 6);
+            crate::cli::json::tests::check("lvxadm simulate --json", &value.to_string());
         }
     }
 

@@ -154,6 +154,7 @@ impl Engine {
             stepped_ns,
             resumed: stepped_ns != 0,
             at_rest: None,
+            planned_at: None,
             table4,
             table6,
             swept: Arc::default(),

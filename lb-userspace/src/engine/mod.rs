@@ -82,6 +82,8 @@ pub struct Engine {
     resumed: bool,
     /// All rates were 0 when so many packets had been seen.
     at_rest: Option<u64>,
+    /// Packets seen and connections swept when plans were last compared with the counts.
+    planned_at: Option<(u64, u64)>,
     /// Size of the tables of `mh`.
     mh_table: TableSize,
     /// Whether tables of `mh` may have another size than that.

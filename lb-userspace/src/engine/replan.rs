@@ -17,7 +17,13 @@ impl Engine {
 
     /// Plans again what depends on counters, and where connections ended without a packet: nobody signals that. So do plans that leave
     /// an overloaded server out.
+    ///
+    /// Counts change by packets and by the sweeper's thread alone: where neither did anything, nothing is looked at.
     fn replan_counted(&mut self) {
+        let changes = (self.counters.packets(), self.swept.changes());
+        if self.planned_at.replace(changes) == Some(changes) {
+            return;
+        }
         let looks = |r: &Running| plan::is_counted(r.planner.kind()) || r.planner.plan().low_water().is_some();
         for running in self.running.values_mut().filter(|r| looks(r)) {
             let count = |&slot: &u32| self.dests.active_and_inactive(slot);

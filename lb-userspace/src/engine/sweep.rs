@@ -61,6 +61,11 @@ impl Figures {
         self.expired[slot].load(Ordering::Relaxed)
     }
 
+    /// Grows whenever the sweeper's thread changed a count.
+    pub(super) fn changes(&self) -> u64 {
+        self.expired(0).wrapping_add(self.expired(1)).wrapping_add(self.healed.load(Ordering::Relaxed))
+    }
+
     /// Connections of one family by state, in the last round.
     pub(super) fn states(&self, slot: usize) -> BTreeMap<String, u64> {
         let all = STATE_NAMES.iter().zip(&self.states[slot]).enumerate();

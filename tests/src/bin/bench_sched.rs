@@ -212,7 +212,7 @@ impl Rig {
     }
 
     fn frame() -> Vec<u8> {
-        let client = SocketAddr::from((Ipv4Addr::new(10, 64, 0, 0), 4));
+        let client = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 0), 4));
         Frame::tcp(client, SocketAddr::from((VIP, 80)), flag::SYN).payload(b"benchmark").bytes()
     }
 

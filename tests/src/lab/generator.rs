@@ -57,11 +57,13 @@ impl Generator {
         Ok(Self { ebpf, ns: ns.clone(), ifindex, destination, _pass: pass })
     }
 
-    /// Sends a segment with these flags from each of the clients number `first` to `first + n` (10.64.0.0 or fd00:a::40:0:0 and on).
+    /// Sends a segment with these flags from each of the clients number `first` to `first + n` (10.64.0.0 or fd00:a::40:0:0 and on), below
+    /// 2^22: beyond, addresses would overlap with others, and checksums be wrong.
     ///
     /// # Errors
     /// The kernel's.
     pub fn send(&mut self, to: SocketAddr, flags: u8, first: u32, n: u32) -> Result<()> {
+        ensure!(first.saturating_add(n) <= 1 << 22, "there are no clients {first} to {first} + {n}");
         let (ip, name) = if to.is_ipv6() { ("fd00:a::40:0:0", "bench_send6") } else { ("10.64.0.0", "bench_send4") };
         let mut frame = Frame::tcp(SocketAddr::new(ip.parse()?, PORT), to, flags).bytes();
         frame[..6].copy_from_slice(&self.destination);

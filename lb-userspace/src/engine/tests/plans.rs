@@ -86,6 +86,7 @@ fn an_overloaded_server_comes_back_into_the_plan() {
     assert_eq!(d.picks(80, 70), [2; 70]);
     assert_eq!(d.engine.services.memory.read(element).unwrap().low_water, 1, "each further pick asks again");
     d.conns.write(slot, &DestConns::default());
+    d.count(0, slot, 0, 0);
     d.engine.estimate();
     assert!(d.picks(80, 501).iter().filter(|p| **p == 1).count() >= 499);
     assert_eq!(
