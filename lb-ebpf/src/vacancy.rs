@@ -19,7 +19,7 @@ fn place(service: *mut Service, number: u64) -> *mut u32 {
 
 /// A server has one active connection less.
 #[inline(always)]
-pub fn leave(service: *mut Service, dest: u32) {
+pub(crate) fn leave(service: *mut Service, dest: u32) {
     // SAFETY: a map value.
     unsafe {
         let number = atomics::add(&raw mut (*service).vacated, 1);
@@ -40,7 +40,7 @@ fn load(dest: u32, measure: Measure, idle_first: bool) -> Option<(Load, bool)> {
 /// The server of a vacancy of service `index` that is as good a choice as `planned` or better, or [`NO_PICK`]. The plan stays where it is
 /// then: what ended and what begins cancel out.
 #[inline(always)]
-pub fn fill(index: u32, service: *mut Service, flags: u32, measure: Measure, planned: u64) -> u64 {
+pub(crate) fn fill(index: u32, service: *mut Service, flags: u32, measure: Measure, planned: u64) -> u64 {
     // SAFETY: a map value.
     let (last, word) = unsafe { (atomics::load(&raw const (*service).vacated), &raw mut (*service).filled) };
     let idle_first = flags & IDLE_FIRST != 0;

@@ -105,7 +105,7 @@ impl Model {
         self.live.insert(flow, Conn { state, expires, ..c });
     }
 
-    fn from_client(&mut self, protocol: Protocol, port: u16, flags: u8) {
+    fn client_sends(&mut self, protocol: Protocol, port: u16, flags: u8) {
         let flow = (protocol, port);
         let v6 = self.s.id.address.is_ipv6();
         let payload = vec![7; usize::from(port) % 5 * 20];
@@ -118,7 +118,7 @@ impl Model {
         let syn = flags & (flag::SYN | flag::RST) == flag::SYN;
         let closed = |c: &Conn| c.state == tcp::TIME_WAIT || c.state == tcp::CLOSE;
         let old = self.live.get(&flow).copied();
-        let goes_on = old.is_some_and(|c| !self.dead(&c) && !(protocol == Protocol::Tcp && syn && closed(&c)));
+        let goes_on = old.is_some_and(|c| !self.dead(&c) && (protocol == Protocol::Udp || !syn || !closed(&c)));
         if !goes_on {
             if protocol == Protocol::Tcp && !syn {
                 assert_eq!(step.verdict, "passed_no_connection");
@@ -143,7 +143,7 @@ impl Model {
         self.add(protocol, to, 4, frame.len() as i64 - 14);
     }
 
-    fn from_server(&mut self, protocol: Protocol, port: u16, n: u8, flags: u8) {
+    fn server_sends(&mut self, protocol: Protocol, port: u16, n: u8, flags: u8) {
         let flow = (protocol, port);
         let to: SocketAddr = client(self.s.id.address.is_ipv6(), port);
         let from = server(to.is_ipv6(), n, Forwarding::Nat);
@@ -214,11 +214,11 @@ fn run(v6: bool, method: Forwarding, seed: u64) -> Result<()> {
                 let n = m.live.get(&(protocol, port)).map_or(1, |c| c.server);
                 // Now and then a server that was not asked.
                 let n = if dice.roll(8) == 0 { n % SERVERS + 1 } else { n };
-                m.from_server(protocol, port, n, flags);
+                m.server_sends(protocol, port, n, flags);
                 format!("{protocol:?} from server {n} to {port}, flags {flags:#x}")
             }
             _ => {
-                m.from_client(protocol, port, flags);
+                m.client_sends(protocol, port, flags);
                 format!("{protocol:?} from client {port}, flags {flags:#x}")
             }
         };

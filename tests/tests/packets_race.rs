@@ -17,13 +17,8 @@ const FLOWS: u32 = 200_000;
 
 fn desired(vip: SocketAddr, method: Forwarding) -> Result<Desired> {
     let id = ServiceId { protocol: Protocol::Tcp, address: vip.ip(), port: vip.port() };
-    let service = ServiceSpec {
-        id,
-        scheduler: SchedulerKind::Rr,
-        sched_flags: Default::default(),
-        persistence: None,
-        one_packet: false,
-    };
+    let service =
+        ServiceSpec { id, scheduler: SchedulerKind::Rr, sched_flags: Default::default(), persistence: None, one_packet: false };
     let server = |n: u8| ServerSpec {
         id: ServerId { address: server(vip.is_ipv6(), n), port: 80 },
         forwarding: method,
