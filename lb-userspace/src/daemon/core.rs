@@ -301,7 +301,12 @@ impl Core {
     pub fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
         let mut next = self.desired.clone();
         next.apply(edits)?;
+        // No difference, but the schedulers are told.
+        let touched = self.desired.edited_in_vain(edits, &next);
         self.make(next)?;
+        for (service, server) in &touched {
+            self.engine.touch(service, server);
+        }
         self.keep(Some(edits));
         Ok(())
     }

@@ -38,7 +38,7 @@ pub use maps::{Maps, MapsError, Sizes};
 pub use reading::{Reading, ServerRead, ServiceRead};
 pub use sweep::{Sweeper, Swept};
 
-use crate::model::{Desired, ServiceId};
+use crate::model::{Desired, ServerId, ServiceId};
 use crate::net::{LinkInfo, Reach};
 use crate::sched::TableSize;
 use answerers::Answerers;

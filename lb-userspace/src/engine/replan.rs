@@ -15,6 +15,15 @@ impl Engine {
         }
     }
 
+    /// A server was edited into what it was ([`crate::sched::plan::Planner::touch`]).
+    pub fn touch(&mut self, service: &ServiceId, server: &ServerId) {
+        let Some(running) = self.running.get_mut(service) else { return };
+        let Some(at) = running.state.servers.iter().position(|s| s.id == *server) else { return };
+        let Some(&slot) = running.servers.get(at) else { return };
+        running.planner.touch(slot);
+        self.services.replan(running, &self.dests, Why::Configured);
+    }
+
     /// Plans again what depends on counters, and where connections ended without a packet: nobody signals that. So do plans that leave
     /// an overloaded server out.
     ///

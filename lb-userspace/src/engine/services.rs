@@ -250,12 +250,12 @@ impl Services {
     /// same service.
     pub(super) fn replan(&mut self, service: &mut Running, dests: &Dests, why: Why) {
         let began = Instant::now();
-        self.make_plan(service, dests, why);
-        self.planned.plans += 1;
+        self.planned.plans += u64::from(self.make_plan(service, dests, why));
         self.planned.took += began.elapsed();
     }
 
-    fn make_plan(&self, service: &mut Running, dests: &Dests, why: Why) {
+    /// Whether a new plan is in use.
+    fn make_plan(&self, service: &mut Running, dests: &Dests, why: Why) -> bool {
         let flow = plan::flow(&service.state.spec);
         let m = |offset| self.memory.u64(service.slot, offset);
         let (cursor, vacated, filled) = (m(CURSOR), m(offset_of!(Service, vacated)), m(offset_of!(Service, filled)));
@@ -280,11 +280,11 @@ impl Services {
                 // If it fails, one more was looked at meanwhile.
                 let _ = filled.compare_exchange(begun, ended, Ordering::AcqRel, Ordering::Acquire);
                 service.planner.commit(draft);
-                return;
+                return true;
             }
             tries += 1;
             if least && why == Why::Counts && tries >= LEAST_TRIES && taken < service.planner.plan().again() / 2 {
-                return;
+                return false;
             }
             if tries >= SWAP_TRIES {
                 let last = cursor.swap(start, Ordering::AcqRel);
@@ -292,7 +292,7 @@ impl Services {
                 // What was taken meanwhile belongs to the plan before: the place in the schedule is that, if not the plan.
                 let settled = service.planner.draft(&candidates, &flow, Service::taken(last));
                 service.planner.commit(if Service::taken(last) == taken { draft } else { settled });
-                return;
+                return true;
             }
         }
     }

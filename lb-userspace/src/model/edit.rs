@@ -123,6 +123,19 @@ impl Desired {
         Ok(())
     }
 
+    /// Servers that edits leave as they are, where `next` is what the edits make of it all.
+    #[must_use]
+    pub fn edited_in_vain(&self, edits: &[Edit], next: &Self) -> Vec<(ServiceId, ServerId)> {
+        let find = |all: &Self, service: &ServiceId, id: ServerId| {
+            all.service(service).and_then(|s| s.servers.iter().find(|s| s.id == id)).cloned()
+        };
+        let edited = edits.iter().filter_map(|e| match e {
+            Edit::EditServer { service, server } => Some((*service, server.id)),
+            _ => None,
+        });
+        edited.filter(|(service, id)| find(self, service, *id) == find(next, service, *id)).collect()
+    }
+
     fn position(&self, id: &ServiceId, missing: K) -> Result<usize, EditError> {
         self.services
             .iter()

@@ -13,7 +13,7 @@
 //!   the daemon has reacted; behind that stands a cycle by weights, for the time when it does not react (`aftermath`);
 //! * a scheduler that hashes the client has a table instead.
 
-use super::{Flow, Pool, Scheduler, Server, Table, TableSize, aftermath, build_sized};
+use super::{Change, Flow, Pool, Scheduler, Server, Table, TableSize, aftermath, build_sized};
 use crate::model::{SchedFlags, SchedulerKind};
 use lb_common::limits::MAX_PICK_TRIES;
 use std::sync::Arc;
@@ -100,6 +100,8 @@ pub struct Planner {
     /// Everything as it was when the plan in use began.
     current: Draft,
     table_size: TableSize,
+    /// Servers that were edited into what they were.
+    touched: Vec<u32>,
 }
 
 impl Planner {
@@ -123,7 +125,14 @@ impl Planner {
         Self {
             current: Draft { plan, scheduler, pool: Pool::default(), basis: Pool::default(), flow, afterwards: None },
             table_size: TableSize::default(),
+            touched: Vec::new(),
         }
+    }
+
+    /// A server was edited, and is as it was: the kernel's schedulers are told of that too (`upd_dest`), and so `wrr` starts at the
+    /// front of the list again, with the next draft.
+    pub fn touch(&mut self, server: u32) {
+        self.touched.push(server);
     }
 
     /// The plan in use.
@@ -201,6 +210,7 @@ impl Planner {
     /// `draft` is in use.
     pub fn commit(&mut self, draft: Draft) {
         self.current = draft;
+        self.touched.clear();
     }
 
     /// The scheduler's state after `taken` picks of the plan in use.
@@ -226,6 +236,9 @@ impl Planner {
             same = false;
             scheduler.changed(pool, change);
         });
+        for at in self.touched.iter().filter_map(|key| pool.position(*key)) {
+            scheduler.changed(&pool, Change::Edited(at));
+        }
         if !servers.is_empty()
             && let Some(table) = scheduler.table(&pool)
         {
@@ -245,7 +258,7 @@ impl Planner {
             let mut picks = ahead(&basis, len);
             let mut low_water = (!whole).then_some(len as u32 / 2);
             let may_overload = |s: &Server| s.overloaded || s.upper > 0;
-            if low_water.is_none() && pool.servers().iter().any(|s| s.upper > 0) && hides_others(&picks, &pool, may_overload) {
+            if pool.servers().iter().any(|s| s.upper > 0) && hides_others(&picks, &pool, may_overload) {
                 // Nobody else says that a server is overloaded by now.
                 low_water = Some(0);
             }

@@ -6,7 +6,7 @@ use super::{Count, History, Schedule, Setting, Step};
 use lb_common::limits::MAX_PICK_TRIES;
 use lb_userspace::model::{Protocol, SchedulerKind};
 use lb_userspace::sched::plan::{Plan, Planner};
-use lb_userspace::sched::{Flow, Pool, Scheduler, Server, build};
+use lb_userspace::sched::{Change, Flow, Pool, Scheduler, Server, build};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -154,10 +154,18 @@ impl<'a> Model<'a> {
                 self.configured();
             }
             Step::Edit(n, setting) => {
+                let mut same = false;
                 if let Some(server) = self.servers.iter_mut().find(|s| s.key == *n) {
-                    *server = edited(*server, *setting);
+                    let before = *server;
+                    *server = edited(before, *setting);
+                    same = (before.weight, before.upper, before.lower) == (server.weight, server.upper, server.lower);
                 }
-                self.configured();
+                self.told();
+                if same && let Some(at) = self.pool.position(*n) {
+                    self.plain.changed(&self.pool, Change::Edited(at));
+                    self.planner.touch(*n);
+                }
+                self.replan();
             }
             Step::Delete(n) => {
                 if let Some(at) = self.servers.iter().position(|s| s.key == *n) {

@@ -52,6 +52,33 @@ fn static_plans_are_whole_cycles_and_never_wear_out() {
     assert_eq!((draft.plan().keys().len(), draft.plan().low_water()), (4096, Some(2048)));
 }
 
+/// As recorded: the place goes to the front of the list, whatever the edit changed.
+#[test]
+fn an_edit_that_changes_nothing_starts_wrr_at_the_front() {
+    let pool = [server(4, 3), server(9, 5), server(3, 1), server(7, 1)];
+    let mut planner = Planner::new(SchedulerKind::Wrr, SchedFlags::default());
+    // Added one by one, which leaves the current weight at 1.
+    for first in (0..4).rev() {
+        planner.commit(planner.draft(&pool[first..], &flow(), 0));
+    }
+    assert_eq!(planner.plan().keys()[..4], [4, 9, 3, 7]);
+    assert_eq!(planner.draft(&pool, &flow(), 3).plan().keys()[0], 7);
+    planner.touch(7);
+    planner.commit(planner.draft(&pool, &flow(), 3));
+    assert_eq!(planner.plan().keys()[0], 4);
+    // Once.
+    assert_eq!(planner.draft(&pool, &flow(), 1).plan().keys()[0], 9);
+}
+
+/// A cycle that is planned in part, in which a server with a threshold may come to hide the others, is looked at as often as a whole one.
+#[test]
+fn thresholds_are_heeded_in_long_cycles() {
+    let pool = [server(4, 4), Server { upper: 4, ..server(2, 5836) }, server(3, 61)];
+    let mut planner = Planner::new(SchedulerKind::Wrr, SchedFlags::default());
+    planner.commit(planner.draft(&pool, &flow(), 0));
+    assert_eq!((planner.plan().keys().len(), planner.plan().low_water()), (4096, Some(0)));
+}
+
 #[test]
 fn long_runs_of_an_overloaded_server_are_left_out() {
     let pool = [server(2, 1), Server { overloaded: true, upper: 5, ..server(1, 1000) }];
