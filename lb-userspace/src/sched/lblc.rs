@@ -5,25 +5,25 @@
 //! at once.
 
 use super::least::{Heap, Measure, least};
-use super::locality::{Light, Memory};
-use super::{Change, Flow, Pool, Scheduler};
+use super::locality::{Light, Memory, Place};
+use super::{Flow, Pool, Scheduler};
 use crate::model::SchedulerKind;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Lblc {
-    memory: Memory<u32>,
+    memory: Memory<Place>,
 }
 
 impl Lblc {
     fn choose(&mut self, pool: &Pool, flow: &Flow, light: &Light, least: impl FnOnce(&Pool) -> Option<usize>) -> Option<usize> {
-        let known = self.memory.get(flow.destination, flow.now_s).and_then(|key| pool.position(*key));
+        let known = self.memory.get(flow.destination, flow.now_s).and_then(|place| place.position(pool));
         let stays = known.filter(|&at| pool.servers()[at].usable() && !light.is_busy(&pool.servers()[at]));
         if stays.is_some() {
             return stays;
         }
         let at = least(pool)?;
-        self.memory.put(flow.destination, flow.now_s, pool.servers()[at].key);
+        self.memory.put(flow.destination, flow.now_s, Place::of(&pool.servers()[at]));
         Some(at)
     }
 }
@@ -41,13 +41,6 @@ impl Scheduler for Lblc {
         self.memory = Memory::default();
     }
 
-    fn changed(&mut self, pool: &Pool, change: Change) {
-        if let Change::Removed(at) = change {
-            let gone = pool.servers()[at].key;
-            self.memory.retain(|key| *key != gone);
-        }
-    }
-
     fn schedule(&mut self, pool: &Pool, flow: &Flow) -> Option<usize> {
         self.choose(pool, flow, &Light::new(pool), |pool| least(pool, Measure::Weighted))
     }
@@ -63,9 +56,9 @@ impl Scheduler for Lblc {
         }
     }
 
-    fn advance(&mut self, _pool: &Pool, flow: &Flow, picks: &[u32]) {
-        if let Some(last) = picks.last() {
-            self.memory.put(flow.destination, flow.now_s, *last);
+    fn advance(&mut self, pool: &Pool, flow: &Flow, picks: &[u32]) {
+        if let Some(last) = picks.last().and_then(|key| pool.get(*key)) {
+            self.memory.put(flow.destination, flow.now_s, Place::of(last));
         }
     }
 }

@@ -4,21 +4,21 @@
 //! most loaded server.
 
 use super::least::{Heap, Load, Measure, least};
-use super::locality::{EXPIRATION_S, Light, Memory};
-use super::{Change, Flow, Pool, Scheduler};
+use super::locality::{EXPIRATION_S, Light, Memory, Place};
+use super::{Flow, Pool, Scheduler, Server};
 use crate::model::SchedulerKind;
 
 /// The servers of one destination.
 #[derive(Clone, Debug)]
 struct Set {
-    /// Keys, newest first: the first wins a tie.
-    keys: Vec<u32>,
+    /// Newest first: the first wins a tie.
+    places: Vec<Place>,
     changed_s: u64,
 }
 
 impl Set {
     fn positions(&self, pool: &Pool) -> impl Iterator<Item = usize> {
-        self.keys.iter().filter_map(|key| pool.position(*key))
+        self.places.iter().filter_map(|place| place.position(pool))
     }
 
     fn least(&self, pool: &Pool) -> Option<usize> {
@@ -28,26 +28,26 @@ impl Set {
 
     /// Drops the most loaded server if the set is due for it.
     fn shrink(&mut self, pool: &Pool, now_s: u64) {
-        if self.keys.len() < 2 || now_s.saturating_sub(self.changed_s) <= EXPIRATION_S {
+        if self.places.len() < 2 || now_s.saturating_sub(self.changed_s) <= EXPIRATION_S {
             return;
         }
-        let mut most: Option<(Load, u32)> = None;
+        let mut most: Option<(Load, usize)> = None;
         for at in self.positions(pool).filter(|&at| pool.servers()[at].weight > 0) {
             let load = Load::of(Measure::Weighted, &pool.servers()[at]);
             if most.is_none_or(|(m, _)| load > m) {
-                most = Some((load, pool.servers()[at].key));
+                most = Some((load, at));
             }
         }
-        if let Some((_, key)) = most {
-            self.keys.retain(|k| *k != key);
+        if let Some((_, at)) = most {
+            self.places.retain(|place| !place.is(&pool.servers()[at]));
             self.changed_s = now_s;
         }
     }
 
-    fn insert(&mut self, key: u32, now_s: u64) -> bool {
-        let new = !self.keys.contains(&key);
+    fn insert(&mut self, server: &Server, now_s: u64) -> bool {
+        let new = !self.places.iter().any(|place| place.is(server));
         if new {
-            self.keys.insert(0, key);
+            self.places.insert(0, Place::of(server));
             self.changed_s = now_s;
         }
         new
@@ -61,11 +61,11 @@ pub struct Lblcr {
 }
 
 impl Lblcr {
-    fn remember(&mut self, flow: &Flow, key: u32) -> bool {
+    fn remember(&mut self, flow: &Flow, server: &Server) -> bool {
         match self.memory.get(flow.destination, flow.now_s) {
-            Some(set) => set.insert(key, flow.now_s),
+            Some(set) => set.insert(server, flow.now_s),
             None => {
-                self.memory.put(flow.destination, flow.now_s, Set { keys: vec![key], changed_s: flow.now_s });
+                self.memory.put(flow.destination, flow.now_s, Set { places: vec![Place::of(server)], changed_s: flow.now_s });
                 true
             }
         }
@@ -85,15 +85,6 @@ impl Scheduler for Lblcr {
         self.memory = Memory::default();
     }
 
-    fn changed(&mut self, pool: &Pool, change: Change) {
-        if let Change::Removed(at) = change {
-            let gone = pool.servers()[at].key;
-            for set in self.memory.values() {
-                set.keys.retain(|key| *key != gone);
-            }
-        }
-    }
-
     fn schedule(&mut self, pool: &Pool, flow: &Flow) -> Option<usize> {
         if let Some(set) = self.memory.get(flow.destination, flow.now_s) {
             let best = set.least(pool);
@@ -104,7 +95,7 @@ impl Scheduler for Lblcr {
             }
         }
         let at = least(pool, Measure::Weighted)?;
-        self.remember(flow, pool.servers()[at].key);
+        self.remember(flow, &pool.servers()[at]);
         Some(at)
     }
 
@@ -127,7 +118,7 @@ impl Scheduler for Lblcr {
             let best = of_set.least(pool).filter(|&at| !light.is_busy(&pool.servers()[at]));
             let of_all = || all.get_or_insert_with(|| Heap::new(pool, Measure::Weighted)).least(pool);
             let Some(at) = best.or_else(of_all) else { return };
-            if best.is_none() && self.remember(flow, pool.servers()[at].key) {
+            if best.is_none() && self.remember(flow, &pool.servers()[at]) {
                 set = None;
             }
             picks.push(pool.servers()[at].key);

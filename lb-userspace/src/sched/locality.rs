@@ -14,6 +14,32 @@ const YOUNG_S: u64 = 6 * 60;
 /// Destinations that a service remembers.
 pub(super) const MAX_DESTINATIONS: usize = 16_384;
 
+/// A server that a destination's connections go to. One that was removed is passed over and not forgotten: the kernel's memory holds on to
+/// it, and when it is added again it is the same (`ip_vs_trash_get_dest`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Its key, as long as it is there; it may have another, and another server this one, when it returns.
+    key: u32,
+    address: IpAddr,
+    port: u16,
+}
+
+impl Place {
+    pub(super) fn of(s: &Server) -> Self {
+        Self { key: s.key, address: s.address, port: s.port }
+    }
+
+    pub(super) fn is(&self, s: &Server) -> bool {
+        (self.address, self.port) == (s.address, s.port)
+    }
+
+    pub(super) fn position(&self, pool: &Pool) -> Option<usize> {
+        let servers = pool.servers();
+        let by_key = pool.position(self.key).filter(|&at| self.is(&servers[at]));
+        by_key.or_else(|| servers.iter().position(|s| self.is(s)))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry<T> {
     value: T,
@@ -64,14 +90,6 @@ impl<T> Memory<T> {
                 !goes
             });
         }
-    }
-
-    pub(super) fn values(&mut self) -> impl Iterator<Item = &mut T> {
-        self.entries.values_mut().map(|e| &mut e.value)
-    }
-
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        self.entries.retain(|_, e| keep(&e.value));
     }
 }
 
