@@ -4,10 +4,11 @@
 //! connection whose server was removed is not part of a history, nor what happens to one that ended already: such steps
 //! do nothing, here and in [`super::model`].
 
-use super::tap::Tap;
+use super::tap::{Collision, Tap};
 use super::{Count, History, Schedule, Setting, Step};
 use anyhow::{Context, Result, bail};
 use lb_userspace::model::Protocol;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The service of a history as it is now.
@@ -116,13 +117,20 @@ pub fn play(balancer: &mut dyn Balancer, tap: &mut Tap, histories: &[History]) -
         lives.push(life);
     }
     loop {
-        for life in &mut lives {
+        for at in 0..lives.len() {
+            let life = &mut lives[at];
             while let Some(step) = life.history.steps.get(life.next) {
                 if *step == Step::Wait {
                     break;
                 }
                 let step = step.clone();
                 let done = life.step(balancer, tap, &step);
+                if let Some(collision) = done.as_ref().err().and_then(anyhow::Error::downcast_ref::<Collision>).copied() {
+                    // What comes after is not the schedulers' doing, in either of them: both end before it.
+                    life.end_here();
+                    lives.iter_mut().filter(|other| other.is_at(collision.service)).for_each(Life::end_here);
+                    break;
+                }
                 done.with_context(|| life.history.prefix(life.next).to_string())?;
                 balancer.settle();
                 life.next += 1;
@@ -143,6 +151,14 @@ pub fn play(balancer: &mut dyn Balancer, tap: &mut Tap, histories: &[History]) -
 }
 
 impl Life {
+    fn end_here(&mut self) {
+        self.history.steps.truncate(self.next);
+    }
+
+    fn is_at(&self, vip: IpAddr) -> bool {
+        self.history.steps.iter().any(|s| matches!(s, Step::Connect { to, .. } if self.history.vip(*to) == vip))
+    }
+
     fn service(&self) -> Service<'_> {
         Service { history: &self.history, schedule: self.schedule }
     }

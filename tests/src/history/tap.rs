@@ -149,11 +149,15 @@ impl Tap {
         self.wait(reached).with_context(|| format!("flags {flags:#x} of {client} to {vip} at {server}"))
     }
 
-    /// A segment of the server's, which must reach the client as the service's.
+    /// A segment of the server's, which must reach the client as the service's. As another's is a [`Collision`].
     fn answer(&mut self, client: SocketAddr, vip: SocketAddr, server: SocketAddr, flags: u8) -> Result<()> {
         self.send(&Frame::tcp(server, client, flags))?;
-        let reached = |seen: &Seen| matches!(seen, Seen::Packet { from, to } if (*from, *to) == (vip, client)).then_some(());
-        self.wait(reached).with_context(|| format!("answer {flags:#x} of {server} to {client} as {vip}"))
+        let reached = |seen: &Seen| match seen {
+            Seen::Packet { from, to } if *to == client && from.port() == PORT => Some(from.ip()),
+            _ => None,
+        };
+        let from = self.wait(reached).with_context(|| format!("answer {flags:#x} of {server} to {client} as {vip}"))?;
+        if from == vip.ip() { Ok(()) } else { Err(Collision { service: from }.into()) }
     }
 
     fn send(&mut self, frame: &Frame) -> Result<()> {
@@ -181,6 +185,22 @@ impl Tap {
         }
     }
 }
+
+/// Two histories, lived through at the same time, have a connection from the same address and port to the same server: what the server
+/// answers is one of theirs, in the kernel too.
+#[derive(Clone, Copy, Debug)]
+pub struct Collision {
+    /// Whose the answer was.
+    pub service: IpAddr,
+}
+
+impl std::fmt::Display for Collision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the answer is the service's at {}", self.service)
+    }
+}
+
+impl std::error::Error for Collision {}
 
 fn ends(history: &History, connection: usize, client: u32, to: u32, server: u32) -> (SocketAddr, SocketAddr, SocketAddr) {
     (
