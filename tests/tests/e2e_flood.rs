@@ -192,6 +192,8 @@ fn flood(v6: bool, connections: u32, times: u32) -> Result<()> {
                             eprintln!("a new connection: {e:#}");
                             counts.failed.fetch_add(1, Ordering::Relaxed);
                         }
+                        // A client has 28,000 ports for a minute.
+                        std::thread::sleep(Duration::from_millis(5));
                     }
                     Ok(())
                 })
@@ -200,8 +202,9 @@ fn flood(v6: bool, connections: u32, times: u32) -> Result<()> {
         let began = Instant::now();
         let flooded = (|| -> Result<()> {
             // Until the table was filled so many times over, and there were enough who tried.
-            // A call costs some milliseconds however little it sends.
-            let burst = (connections / 64).max(64);
+            // A call costs some milliseconds however little it sends; and a veth's ring takes 256 frames, of which what it has no room for
+            // is lost behind the balancer, whoever's it is.
+            let burst = (connections / 64).clamp(64, 128);
             while sent < times * connections
                 || counts.new.load(Ordering::Relaxed) < 200 && began.elapsed() < Duration::from_secs(60)
             {
@@ -260,7 +263,7 @@ fn ten_times_a_small_table_v6() -> Result<()> {
 }
 
 #[test]
-#[ignore = "slow: more than a million SYNs"]
+#[ignore = "slow: 327,680 SYNs"]
 fn ten_times_a_larger_table() -> Result<()> {
-    flood(false, 65_536, 20)
+    flood(false, 16_384, 20)
 }
