@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,18 @@ impl Scene {
         Ok(([sum("in_packets"), sum("out_packets")], three, verdicts))
     }
 
+    /// Timers of TCP that ran out, of client and servers.
+    fn timeouts(&self) -> Result<u64> {
+        let lab = &self.h.lab;
+        let mut sum = 0;
+        for ns in lab.servers.iter().chain([&lab.client]) {
+            let text = ns.sh("nstat -asz TcpExtTCPTimeouts")?;
+            let words = text.lines().find_map(|line| line.strip_prefix("TcpExtTCPTimeouts")).context("no such counter")?;
+            sum += words.split_whitespace().next().context("no number")?.parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
     /// Tag of the program on an interface.
     fn tag(&self, interface: &str) -> Result<String> {
         let text = self.h.lab.director.ip(&format!("-d -j link show dev {interface}"))?;
@@ -144,17 +156,51 @@ fn wrk(ns: &Ns, url: &str, connections: u32, close: bool, seconds: u32) -> Resul
     ns.start(c.arg(url).stdout(Stdio::piped()).stderr(Stdio::null()))
 }
 
-/// wrk names errors only if there were some.
-fn no_errors(mut wrk: Running) -> Result<String> {
+/// The longest wait for an answer that wrk saw, which names errors only if there were some.
+fn longest_wait(mut wrk: Running) -> Result<Duration> {
     wrk.wait(Duration::from_secs(60))?;
     let mut text = String::new();
     std::io::Read::read_to_string(&mut wrk.child.stdout.take().context("no stdout")?, &mut text)?;
     ensure!(text.contains("requests in"), "{text}");
     ensure!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
-    Ok(text)
+    // Average, deviation, and this.
+    let words = text.lines().find_map(|line| line.trim().strip_prefix("Latency")).context("no latency")?;
+    let word = words.split_whitespace().nth(2).context("no maximum")?;
+    let at = word.find(char::is_alphabetic).context("no unit")?;
+    let unit = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0)].into_iter().find(|(unit, _)| *unit == &word[at..]);
+    Ok(Duration::from_secs_f64(word[..at].parse::<f64>()? * unit.with_context(|| word.to_owned())?.1))
 }
 
-fn some_bytes(n: usize) -> Vec<u8> {
+/// What clients saw of some seconds with 300 connections in use, new ones all the time, a long download, and datagrams.
+struct Load {
+    many: Duration,
+    fresh: Duration,
+    datagrams: Seen,
+    /// Retransmissions for want of an answer.
+    timeouts: u64,
+}
+
+impl Load {
+    fn on(s: &mut Scene, during: impl FnOnce(&mut Scene) -> Result<()>) -> Result<Self> {
+        let client = s.h.lab.client.clone();
+        let before = s.timeouts()?;
+        let got = s.h.lvxd.files().join("got");
+        let mut download = client.command("curl");
+        download.args(["-sS", "-f", "-g", "--max-time", "60", "--limit-rate", "3M", "-o"]).arg(&got).arg(s.h.url("long"));
+        let mut download = client.start(&mut download)?;
+        let (many, fresh) = (wrk(&client, &s.h.url(""), 300, false, 6)?, wrk(&client, &s.h.url(""), 20, true, 6)?);
+        let probe = Probe::start(&client, s.udp);
+        std::thread::sleep(Duration::from_secs(1));
+        during(s)?;
+        let (many, fresh, datagrams) = (longest_wait(many)?, longest_wait(fresh)?, probe.end()?);
+        ensure!(download.wait(Duration::from_secs(60))?.success(), "the download failed");
+        ensure!(std::fs::read(&got)? == long(), "the download is not what was sent");
+        Ok(Self { many, fresh, datagrams, timeouts: s.timeouts()? - before })
+    }
+}
+
+/// What is downloaded.
+fn long() -> Vec<u8> {
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         seed ^= seed << 13;
@@ -162,7 +208,7 @@ fn some_bytes(n: usize) -> Vec<u8> {
         seed ^= seed << 17;
         seed as u8
     };
-    std::iter::repeat_with(&mut next).take(n).collect()
+    std::iter::repeat_with(&mut next).take(24 << 20).collect()
 }
 
 /// A restart, a crash, and an upgrade to another program and back.
@@ -179,52 +225,45 @@ fn four_restarts(s: &mut Scene, next: &str) -> Result<()> {
     Ok(())
 }
 
-/// Hundreds of connections, new ones all the time, and a long download see no error and wait no longer than without restarts; and at rates
-/// that no queue of the laboratory is too short for, not one datagram is lost or not counted.
+/// Hundreds of connections, new ones all the time, and a long download see no error, and wait no longer than without restarts; not a packet
+/// is lost or left uncounted.
 fn nobody_notices(method: Method, v6: bool) -> Result<()> {
     if !possible() {
         return Ok(());
     }
+    // Each of them keeps two CPUs busy.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut s = Scene::new(method, v6)?;
     let next = s.h.lvxd.files().join("next.o");
     std::fs::write(&next, object::NEXT)?;
     let next = next.to_str().context("a path")?.to_owned();
-    let bytes = some_bytes(24 << 20);
     for n in &s.h.nginx {
-        n.file("long", &bytes)?;
+        n.file("long", &long())?;
     }
-    let client = s.h.lab.client.clone();
-    let calm = {
-        let (many, probe) = (wrk(&client, &s.h.url(""), 300, false, 4)?, Probe::start(&client, s.udp));
-        no_errors(many)?;
-        probe.end()?
-    };
-    let got = s.h.lvxd.files().join("got");
-    let mut download = client.command("curl");
-    download.args(["-sS", "-f", "-g", "--max-time", "60", "--limit-rate", "2M", "-o"]).arg(&got).arg(s.h.url("long"));
-    let mut download = client.start(&mut download)?;
-    let (many, fresh) = (wrk(&client, &s.h.url(""), 300, false, 10)?, wrk(&client, &s.h.url(""), 20, true, 10)?);
-    let probe = Probe::start(&client, s.udp);
-    std::thread::sleep(Duration::from_secs(1));
-    four_restarts(&mut s, &next)?;
-    let (many, fresh, busy) = (no_errors(many)?, no_errors(fresh)?, probe.end()?);
-    assert!(download.wait(Duration::from_secs(60))?.success());
-    assert!(std::fs::read(&got)? == bytes, "the download is not what was sent");
-    let probe = Probe::start(&client, s.udp);
+    let calm = Load::on(&mut s, |_| Ok(()))?;
+    let busy = Load::on(&mut s, |s| four_restarts(s, &next))?;
+    let probe = Probe::start(&s.h.lab.client, s.udp);
     four_restarts(&mut s, &next)?;
     let quiet = probe.end()?;
-    println!("{method:?}: undisturbed {calm:?}, through four restarts {busy:?}, without other load {quiet:?}\n{many}{fresh}");
-    assert_eq!(quiet.back, quiet.sent, "datagrams were lost: {}", s.h.lvxd.adm("status")?);
-    // A busy machine makes clients wait anyway.
-    let bound = Duration::from_millis(50) + 4 * calm.longest_gap;
-    assert!(busy.longest_gap <= bound, "{:?} without an answer; undisturbed {:?}", busy.longest_gap, calm.longest_gap);
+    let shown = |l: &Load| format!("300 waited {:?}, new ones {:?}, {:?}", l.many, l.fresh, l.datagrams);
+    println!("{method:?}: undisturbed {}\nthrough four restarts {}\nwithout other load {quiet:?}", shown(&calm), shown(&busy));
+    for seen in [&calm.datagrams, &busy.datagrams, &quiet] {
+        assert_eq!(seen.back, seen.sent, "datagrams were lost: {}", s.h.lvxd.adm("status")?);
+    }
+    assert_eq!((calm.timeouts, busy.timeouts), (0, 0), "packets were sent again");
+    // A busy machine makes clients wait anyway; and a new connection for its turn at the server, up to 210 ms without restarts.
+    let waits = |l: &Load| [l.many, l.datagrams.longest_gap];
+    for (busy, calm) in waits(&busy).into_iter().zip(waits(&calm)) {
+        assert!(busy <= Duration::from_millis(50) + 2 * calm, "{busy:?} without an answer; undisturbed {calm:?}");
+    }
 
     // To the packet: what services counted is what verdicts did, over nine processes; and of the datagrams none was left out.
     until(Duration::from_secs(10), || {
         let ([all_in, all_out], [connections, ins, outs], verdicts) = s.counted()?;
-        let (sent, back) = (calm.sent + busy.sent + quiet.sent, calm.back + busy.back + quiet.back);
-        ensure!(connections == 3 && (back..=sent).contains(&ins), "{connections} {ins}, {sent} sent, {back} back");
-        ensure!(outs == 0 || method == Method::Nat && (back..=sent).contains(&outs), "{outs}, {sent} sent, {back} back");
+        let sent = calm.datagrams.sent + busy.datagrams.sent + quiet.sent;
+        ensure!(connections == 3 && ins == sent, "{connections} {ins}, {sent} sent");
+        ensure!(outs == if method == Method::Nat { sent } else { 0 }, "{outs}, {sent} sent");
         let forwarded = ["forwarded_nat", "forwarded_dr", "forwarded_tun"].map(|v| verdicts[v]).iter().sum::<u64>();
         ensure!(forwarded == all_in, "{forwarded} packets were forwarded, services counted {all_in}");
         ensure!(verdicts["forwarded_nat_reply"] == all_out, "{verdicts:?}, services counted {all_out}");
