@@ -9,19 +9,17 @@
 use super::config::{self, Config};
 use super::interfaces::Interfaces;
 use super::settings::Settings;
+use super::signals::{Ring, Signals};
 use super::state::Store;
 use crate::api::{Plan, Status};
 use crate::engine::{Connections, Engine, Reading, Sweeper};
 use crate::model::{self, Desired, Edit, EditError, ServiceId, Timeouts};
 use crate::net::{Event, Reach};
-use aya::maps::{MapData, RingBuf};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -57,7 +55,7 @@ pub struct Core {
     save_at: Option<Instant>,
     settings: Option<Arc<Settings>>,
     ending: bool,
-    signals: Option<Signals>,
+    signals: Option<Ring>,
     reloads: Reloads,
     started: SystemTime,
 }
@@ -86,35 +84,6 @@ pub struct Figures {
     pub reloads: Reloads,
     /// When the daemon started.
     pub started: SystemTime,
-}
-
-/// Messages of the packet path: services whose schedulers want to be asked again.
-pub type Signals = RingBuf<MapData>;
-
-/// Waits for messages; for ever where there is no ring buffer.
-async fn signalled(signals: Option<&mut AsyncFd<Signals>>) -> Vec<u32> {
-    let Some(signals) = signals else { return std::future::pending().await };
-    match signals.readable_mut().await {
-        Ok(mut ready) => {
-            // Before the ring is drained: what comes in meanwhile makes it readable again.
-            ready.clear_ready();
-            drain(ready.get_inner_mut())
-        }
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// The services in all messages that came in, each once.
-fn drain(signals: &mut Signals) -> Vec<u32> {
-    let mut slots = Vec::new();
-    while let Some(message) = signals.next() {
-        if let Ok(bytes) = <[u8; 4]>::try_from(&message[..]) {
-            slots.push(u32::from_ne_bytes(bytes));
-        }
-    }
-    slots.sort_unstable();
-    slots.dedup();
-    slots
 }
 
 /// A way to ask the core, for any thread.
@@ -165,7 +134,7 @@ impl Core {
     }
 
     /// Also listens to the packet path.
-    pub fn set_signals(&mut self, signals: Signals) {
+    pub fn set_signals(&mut self, signals: Ring) {
         self.signals = Some(signals);
     }
 
@@ -205,20 +174,15 @@ impl Core {
         // Its first tick is at once.
         estimate.tick().await;
         let mut watching = true;
-        let mut signals = self.signals.take().and_then(|ring| {
-            // SAFETY: the ring buffer owns its file descriptor, which is open as long as it lives; it is dropped with the `AsyncFd`.
-            match unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) } {
-                Ok(ring) => Some(ring),
-                Err(e) => {
-                    tracing::error!("signals of the packet path: {e}: plans are made anew every two seconds only");
-                    None
-                }
-            }
-        });
+        let mut signals = Signals::new(self.signals.take());
         while !self.ending {
             let save_at = self.save_at;
             tokio::select! {
-                slots = signalled(signals.as_mut()) => self.engine.replan(&slots),
+                slots = signals.next() => {
+                    let began = Instant::now();
+                    self.engine.replan(&slots);
+                    signals.done(began);
+                }
                 _ = estimate.tick() => {
                     self.engine.estimate();
                     if let Some(interfaces) = &mut self.interfaces {

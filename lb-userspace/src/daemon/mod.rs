@@ -21,6 +21,7 @@ mod metrics;
 mod notify;
 pub mod serve;
 pub mod settings;
+pub mod signals;
 pub mod socket;
 pub mod state;
 pub mod sweep;

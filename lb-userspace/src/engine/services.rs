@@ -28,7 +28,8 @@ use std::time::{Duration, Instant};
 
 /// Attempts to change plans between two picks, before the change is made between any two.
 const SWAP_TRIES: u32 = 64;
-/// The same for plans of the least loaded servers, which then stay while half of them is left.
+/// The same for plans of the least loaded servers, which then stay while half of them is left: a plan of a thousand takes half a
+/// millisecond, and counts of that age are better than a plan that was used up.
 const LEAST_TRIES: u32 = 3;
 /// Epochs; the bit between them and [`CURSOR_PLAN`] stays free, so that no count of picks ever carries into that.
 const EPOCHS: u64 = (1 << 30) - 1;
@@ -286,7 +287,7 @@ impl Services {
             if least && why == Why::Counts && tries >= LEAST_TRIES && taken < service.planner.plan().again() / 2 {
                 return false;
             }
-            if tries >= SWAP_TRIES {
+            if tries >= if least { LEAST_TRIES } else { SWAP_TRIES } {
                 let last = cursor.swap(start, Ordering::AcqRel);
                 filled.store(ended, Ordering::Release);
                 // What was taken meanwhile belongs to the plan before: the place in the schedule is that, if not the plan.
