@@ -248,10 +248,11 @@ fn nobody_notices(method: Method, v6: bool) -> Result<()> {
     let quiet = probe.end()?;
     let shown = |l: &Load| format!("300 waited {:?}, new ones {:?}, {:?}", l.many, l.fresh, l.datagrams);
     println!("{method:?}: undisturbed {}\nthrough four restarts {}\nwithout other load {quiet:?}", shown(&calm), shown(&busy));
+    let losses = s.h.lab.losses()?;
     for seen in [&calm.datagrams, &busy.datagrams, &quiet] {
-        assert_eq!(seen.back, seen.sent, "datagrams were lost: {}", s.h.lvxd.adm("status")?);
+        assert_eq!(seen.back, seen.sent, "datagrams were lost: {losses:?} {}", s.h.lvxd.adm("status")?);
     }
-    assert_eq!((calm.timeouts, busy.timeouts), (0, 0), "packets were sent again");
+    assert_eq!((calm.timeouts, busy.timeouts), (0, 0), "packets were sent again: {losses:?}");
     // A busy machine makes clients wait anyway; and a new connection for its turn at the server, up to 210 ms without restarts.
     let waits = |l: &Load| [l.many, l.datagrams.longest_gap];
     for (busy, calm) in waits(&busy).into_iter().zip(waits(&calm)) {

@@ -31,6 +31,8 @@ fn echo(method: Method, v6: bool) -> Result<()> {
     })?;
     let shares = lab.client.run(|| -> Result<BTreeMap<String, usize>> {
         let mut shares = BTreeMap::new();
+        // They stay open: the next would now and then have the port of one before, and so its connection.
+        let mut sockets = Vec::new();
         for n in 0..30u32 {
             let any: SocketAddr = if v6 { "[::]:0" } else { "0.0.0.0:0" }.parse()?;
             let socket = UdpSocket::bind(any)?;
@@ -50,6 +52,7 @@ fn echo(method: Method, v6: bool) -> Result<()> {
                 assert_eq!(first.get_or_insert_with(|| name.to_owned()), name);
             }
             *shares.entry(first.unwrap_or_default()).or_default() += 1;
+            sockets.push(socket);
         }
         Ok(shares)
     })?;

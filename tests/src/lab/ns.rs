@@ -107,7 +107,12 @@ impl Ns {
     /// # Errors
     /// As [`Ns::sh`].
     pub fn cable(&self, name: &str, other: &Ns, other_name: &str, mtu: u32) -> Result<()> {
-        self.ip(&format!("link add name {name} mtu {mtu} type veth peer name {other_name} mtu {mtu} netns {}", other.path()))?;
+        // A queue for each CPU, as a network card has them: else what one CPU forwards waits in a ring until another, which may be busy,
+        // gets to it, and is lost when that is full.
+        let queues = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
+        let queues = format!("numtxqueues {queues} numrxqueues {queues}");
+        let peer = format!("{other_name} mtu {mtu} {queues} netns {}", other.path());
+        self.ip(&format!("link add name {name} mtu {mtu} {queues} type veth peer name {peer}"))?;
         for (ns, name) in [(self, name), (other, other_name)] {
             // XDP sees frames as they are on a wire: with checksums, and no larger than the MTU.
             ns.sh(&format!("ethtool -K {name} tx off rx off tso off gso off gro off"))?;

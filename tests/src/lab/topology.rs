@@ -89,6 +89,27 @@ impl Lab {
         server(v6, i)
     }
 
+    /// Counters of interfaces that say that packets were lost, or could not be sent: all that are not zero.
+    ///
+    /// # Errors
+    /// As [`Ns::sh`].
+    pub fn losses(&self) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        let fixed = [("client", &self.client), ("director", &self.director), ("switch", &self._switch)];
+        for (name, ns) in fixed.into_iter().chain(self.servers.iter().map(|s| ("server", s))) {
+            let links: serde_json::Value = serde_json::from_str(&ns.ip("-s -j link show type veth")?)?;
+            for link in links.as_array().into_iter().flatten() {
+                let device = link["ifname"].as_str().unwrap_or_default();
+                let counters = ["rx", "tx"].map(|way| format!("{way} dropped: {}", link["stats64"][way]["dropped"]));
+                let more = ns.sh(&format!("ethtool -S {device}"))?;
+                let more = more.lines().filter(|l| l.contains("drop") || l.contains("error"));
+                let lost = counters.iter().map(String::as_str).chain(more).filter(|l| !l.ends_with(": 0"));
+                all.extend(lost.map(|l| format!("{name}, {device}: {}", l.trim())));
+            }
+        }
+        Ok(all)
+    }
+
     /// Builds it.
     ///
     /// # Errors
