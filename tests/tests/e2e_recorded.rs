@@ -251,7 +251,7 @@ fn states_and_times() -> Result<()> {
     // Nobody answers; the socket goes on trying behind our back until it is dropped.
     let socket = b.lab.client.run(|| -> Result<_> {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-        let fd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+        let fd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
         let _ = connect(&fd, &std::net::SocketAddr::V4(vip(129)));
         Ok(fd)
     })?;

@@ -2,7 +2,7 @@
 
 use super::Ns;
 use anyhow::{Context, Result, bail};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use std::time::Duration;
 /// Anything else.
 pub fn connected(client: &Ns, source: SocketAddrV4, to: SocketAddrV4) -> Result<Option<TcpStream>> {
     let fd = client.run(|| -> rustix::io::Result<_> {
-        let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        // A process that another test starts would keep it open.
+        let fd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         rustix::net::sockopt::set_socket_reuseaddr(&fd, true)?;
         bind(&fd, &SocketAddr::V4(source))?;
         match connect(&fd, &SocketAddr::V4(to)) {
