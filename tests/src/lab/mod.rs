@@ -11,6 +11,7 @@ mod ns;
 mod pass;
 mod pty;
 mod request;
+mod stalls;
 mod topology;
 mod udp;
 
@@ -22,6 +23,7 @@ pub use ns::{Ns, Running, until};
 pub use pass::PassAll;
 pub use pty::Pty;
 pub use request::{ask, connected};
+pub use stalls::Stalls;
 pub use topology::{Lab, Layout, Method};
 pub use udp::UdpEcho;
 

@@ -110,6 +110,16 @@ impl Lab {
         Ok(all)
     }
 
+    /// How many packets the cables lost: no fewer than they did; a loss may be counted at both ends.
+    ///
+    /// # Errors
+    /// As [`Lab::losses`].
+    pub fn lost(&self) -> Result<u64> {
+        let all = self.losses()?;
+        let numbers = all.iter().filter_map(|l| l.split_once("x dropped: ")).map(|(_, n)| n.parse::<u64>());
+        Ok(numbers.sum::<Result<_, _>>()?)
+    }
+
     /// Builds it.
     ///
     /// # Errors
