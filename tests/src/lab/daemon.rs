@@ -292,6 +292,8 @@ fn remove_pins(dir: &Path) {
 
 impl Drop for Lvxd {
     fn drop(&mut self) {
+        // A test that failed while it had this stopped must not wait for it for ever.
+        let _ = self.process.signal(Signal::CONT);
         // One that never became ready is on its way out: its maps may be gone before it is.
         let runs = !self.ready_after.is_zero() && matches!(self.process.child.try_wait(), Ok(None));
         let counts = if runs && !std::thread::panicking() { self.assert_counts_exact() } else { Ok(()) };
