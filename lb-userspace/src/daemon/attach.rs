@@ -125,9 +125,9 @@ pub(super) fn is_link_pin(file_name: &str) -> bool {
 /// # Errors
 /// If there is none of that name, or the kernel does not say.
 pub fn index_of(name: &str) -> Result<u32, AttachError> {
-    use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_index, socket_with};
     let find = || {
-        let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+        let any = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         name_to_index(any, name)
     };
     find().map_err(|e: Errno| match e {

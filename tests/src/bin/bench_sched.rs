@@ -113,10 +113,7 @@ impl Rig {
         let more = [("LVX_EVENTS", events.len().max(1) as u32)];
         let Director { mut ebpf, mut engine } = Director::load(lb_userspace::object::BENCH, &sizes, &[PROGRAM], &more)?;
         let drop = PassAll::nothing(peer, "eth0")?;
-        let ifindex = rustix::net::netdevice::name_to_index(
-            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?,
-            "eth0",
-        )?;
+        let ifindex = lb_userspace::daemon::attach::index_of("eth0")?;
         engine.set_link(&LinkInfo { index: ifindex, name: "eth0".into(), mac: DIRECTOR_MAC, mtu: 1500, up: true, present: true });
         engine.reconcile(desired).map_err(|e| anyhow::anyhow!("{e}"))?;
         for target in engine.targets() {

@@ -6,7 +6,7 @@ use super::{Count, History, PORT, SERVER_PORT, Setting};
 use anyhow::{Context, Result, bail};
 use lb_userspace::model::{Protocol, SchedFlags};
 use rustix::net::netlink::{GENERIC, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
@@ -138,7 +138,8 @@ impl Ipvs {
     /// # Errors
     /// The kernel has none, or its module is not loaded.
     pub fn new() -> Result<Self> {
-        let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(GENERIC)).context("make a netlink socket")?;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(GENERIC));
+        let socket = socket.context("make a netlink socket")?;
         let mut it = Self { socket, family: CONTROLLER, sequence: 0 };
         let answers = it.ask(GET_FAMILY, 0, &Attributes::default().name(FAMILY_NAME, "IPVS")).context("look for IPVS")?;
         let id = find(answers.first().context("no IPVS in this kernel")?, FAMILY_ID)?;
