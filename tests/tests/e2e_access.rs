@@ -1,7 +1,7 @@
 //! Who may do what: users and groups by number, which nobody has to make.
 
 use anyhow::{Context, Result, ensure};
-use lvx_tests::lab::{Lvxd, Ns, binary, possible, until};
+use lvx_tests::lab::{Lvxd, Ns, possible, public_copy, until};
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -26,15 +26,11 @@ impl Director {
         let (ns, other) = (Ns::new()?, Ns::new()?);
         ns.cable("eth0", &other, "eth0", 1500)?;
         let files = tempfile::tempdir()?;
-        set_permissions(files.path(), Permissions::from_mode(0o755))?;
         let config = files.path().join("lvx.toml");
         std::fs::write(&config, format!("[socket]\ngroup = \"{WRITERS}\"\nread_group = \"{READERS}\""))?;
         let lvxd = Lvxd::start(&ns, &["eth0"], &["--config", &config.display().to_string()])?;
         set_permissions(lvxd.socket.parent().context("no directory")?, Permissions::from_mode(0o755))?;
-        // Where it was built need not be open to others.
-        let adm = files.path().join("lvxadm");
-        std::fs::copy(binary("lvxadm")?, &adm)?;
-        set_permissions(&adm, Permissions::from_mode(0o755))?;
+        let adm = public_copy("lvxadm", files.path())?;
         Ok(Self { lvxd, adm, _files: files, _hosts: (ns, other) })
     }
 

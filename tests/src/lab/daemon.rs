@@ -51,6 +51,22 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     bail!("{name} is not built: run `cargo xtask build`, or set LVX_BIN_DIR")
 }
 
+/// A copy of a program where anybody may run it; where it was built need not be open to others.
+///
+/// Another process writes it: a program that is open for writing cannot be started, and whatever another test starts at the moment has
+/// the files of this process open until it is another program itself.
+///
+/// # Errors
+/// It was not built, or cannot be copied.
+pub fn public_copy(name: &str, dir: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
+    let copy = dir.join(name);
+    let mut c = std::process::Command::new("install");
+    finished("install", &c.args(["-m", "755"]).arg(binary(name)?).arg(&copy).output()?)?;
+    Ok(copy)
+}
+
 /// Starts lvxd; what it logs goes to `log`, and a message comes when it is ready.
 fn run(ns: &Ns, arguments: &[OsString], log: &Arc<Mutex<String>>) -> Result<(Running, Receiver<()>)> {
     let mut c = ns.command(binary("lvxd")?);

@@ -15,7 +15,7 @@ mod stalls;
 mod topology;
 mod udp;
 
-pub use daemon::{Lvxd, binary};
+pub use daemon::{Lvxd, binary, public_copy};
 pub use generator::Generator;
 pub use http::HttpLab;
 pub use nginx::Nginx;

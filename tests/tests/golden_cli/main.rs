@@ -8,7 +8,7 @@ mod traffic;
 
 use anyhow::{Context, Result, ensure};
 use differences::{Other, expected, other, without_refused};
-use lvx_tests::lab::{Lvxd, Ns, binary, possible};
+use lvx_tests::lab::{Lvxd, Ns, possible, public_copy};
 use recorded::Case;
 use std::io::Write;
 use std::path::Path;
@@ -40,10 +40,8 @@ impl Shell<'_> {
 
 /// `ipvsadm`, as it is installed: another name of lvxadm, which anybody may run.
 fn ipvsadm() -> Result<tempfile::TempDir> {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir()?;
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
-    std::fs::copy(binary("lvxadm")?, dir.path().join("lvxadm"))?;
+    public_copy("lvxadm", dir.path())?;
     std::os::unix::fs::symlink("lvxadm", dir.path().join("ipvsadm"))?;
     Ok(dir)
 }
